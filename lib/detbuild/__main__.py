@@ -1,0 +1,7 @@
+"""``python -m detbuild`` is ``detbuild``."""
+
+import sys
+
+from detbuild.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The BPF programs of the eBPF engine, and the Python mirror of what they share with user space."""

@@ -1,0 +1,1 @@
+"""The causes: one module each. docs/causes.md says how to add one."""

@@ -1,0 +1,1 @@
+"""The root daemon of the eBPF engine: it loads the BPF programs, and holds the sessions of every user."""

@@ -1,0 +1,92 @@
+"""All sets of BPF programs in the kernel: the one that this daemon loads, and those that earlier ones left.
+
+A daemon of another release, or with other limits, loads another set. Sessions stay under the set that they were
+opened in: it goes on, attached and pinned, until the last of them has ended. Those of our ``layout.shape`` are served
+like our own. What is of another shape cannot be read; it is only kept, and removed in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from detbuild.bpf import layout
+from detbuild.daemon import kernel
+from detbuild.daemon.config import Settings
+from detbuild.daemon.kernel import Kernel
+
+
+class Generations:
+    """The daemon's kernel (see ``sessions.Kernel``): each session by the set that holds it."""
+
+    def __init__(self, top: Path, newest: Kernel) -> None:
+        """``top`` is the directory of all sets' pins."""
+        self.name = newest.name
+        self._top, self._newest = top, newest
+        self._older = [
+            Kernel(place)
+            for place in sorted(top.iterdir())
+            if place.name not in (newest.name, kernel.BUILDING) and place.name.startswith(f"{layout.shape()}_")
+        ]
+        self._sweep()
+
+    @classmethod
+    def load(cls, settings: Settings) -> Generations:
+        """Raises EngineUnavailable."""
+        return cls(Path(settings.pins), Kernel.load(settings))
+
+    def open(
+        self, session: int, *, opener: int, tid: int, supervisor: int, epoch: int, spared: bool, observes: bool
+    ) -> None:
+        self._newest.open(
+            session, opener=opener, tid=tid, supervisor=supervisor, epoch=epoch, spared=spared, observes=observes
+        )
+
+    def counters(self, session: int) -> tuple[kernel.Rows, kernel.Rows]:
+        return self._holder(session).counters(session)
+
+    def processes(self, session: int) -> list[int]:
+        return self._holder(session).processes(session)
+
+    def held_by(self, pid: int) -> int | None:
+        found = [each.held_by(pid) for each in self._all()]
+        return next((session for session in found if session is not None), None)
+
+    def close(self, session: int) -> None:
+        """Also where none holds it: sets may be free to go."""
+        holder = self._holder(session)
+        if holder.has(session):
+            holder.close(session)
+        self._sweep()
+
+    def sessions(self) -> list[int]:
+        return sorted({session for each in self._all() for session in each.sessions()})
+
+    def stands(self, name: str) -> bool:
+        """Whether a set is still attached, though perhaps nobody can read it."""
+        return bool(name) and (self._top / name).is_dir()
+
+    def gaps(self) -> list[str]:
+        return self._newest.gaps()
+
+    def unload(self) -> None:
+        for each in self._all():
+            each.unload()
+
+    def _all(self) -> list[Kernel]:
+        return [self._newest, *self._older]
+
+    def _holder(self, session: int) -> Kernel:
+        return next((each for each in self._older if each.has(session)), self._newest)
+
+    def _sweep(self) -> None:
+        """Remove the sets of earlier daemons that hold nobody any more, and what one left half built."""
+        for each in list(self._older):
+            if not each.sessions() and each.unload():
+                each.leave()
+                self._older.remove(each)
+        ours = {each.name for each in self._all()}
+        with contextlib.suppress(OSError):
+            for place in [place for place in self._top.iterdir() if place.name not in ours]:
+                if not kernel.holds(place):
+                    kernel.remove(place)

@@ -1,0 +1,360 @@
+"""One set of loaded BPF programs, and the sessions in its maps.
+
+Programs, maps and links live by their pins in a BPF file system: they outlast the daemon, and the next one adopts
+them. A set is known by a digest of all that decides what it does, so one set is never loaded twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from detbuild.bpf import layout
+from detbuild.daemon.config import Settings
+from detbuild.daemon.loader import HEADERS, TRACING, change_kprobes, group, source
+from detbuild.daemon.preemption import preempts
+from detbuild.errors import EngineUnavailable
+from detbuild.linux import bpf
+from detbuild.linux.btf import VMLINUX
+
+SECOND = 1_000_000_000
+_LATEST = (1 << 64) // SECOND - 1  # the last second that fits into 64 bits of nanoseconds
+
+BUILDING = "building"  # where a set is that is not complete yet
+_LIBRARY = Path(__file__).resolve().parents[2]
+_START = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from detbuild.daemon.loader import main; main()"
+_COMPILES = 300  # seconds that a slow machine may take
+_ROUNDS = 100
+
+Rows = list[dict[str, Any]]
+
+
+class Kernel:
+    """One set of programs. Every pid is one of the first pid namespace, where the daemon must run."""
+
+    def __init__(self, place: Path) -> None:
+        """Adopt a complete set of this ``layout.shape``, by the directory of its pins. Raises OSError."""
+        self.name, self._place = place.name, place
+        self._maps = {
+            name: bpf.Map(bpf.get(str(place / "maps" / name)), *structs) for name, structs in layout.MAPS.items()
+        }
+        self._programs = [bpf.get(str(path)) for path in sorted((place / "programs").iterdir())]
+        self._kprobes = {event.partition("/")[2].encode() for event in _kprobes(self.name)}
+
+    @classmethod
+    def load(cls, settings: Settings) -> Kernel:
+        """The pinned set where it is there, else a new one. Raises EngineUnavailable."""
+        top = Path(settings.pins)
+        fexit = settings.probes == "fexit" or (settings.probes == "auto" and not preempts())
+        generation = _digest(settings, fexit)
+        if not VMLINUX.exists():
+            raise EngineUnavailable(
+                f"this kernel does not describe its types: there is no {VMLINUX}",
+                remedy="use a kernel with CONFIG_DEBUG_INFO_BTF, or the tracer",
+            )
+        try:
+            _prepare(top)
+            if not (top / generation).exists():
+                _build(top, generation, settings, fexit)
+            return cls(top / generation)
+        except OSError as error:
+            raise EngineUnavailable(
+                f"the BPF file system cannot be used ({error})",
+                cause="the daemon must be root of the machine itself, outside any container",
+                remedy=f"mount -t bpf bpf {top.parent}, as root",
+            ) from error
+
+    # Sessions -----------------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        session: int,
+        *,
+        opener: int,
+        tid: int,
+        supervisor: int,
+        epoch: int,
+        spared: bool = False,
+        observes: bool = False,
+    ) -> None:
+        """Put a process with all of its threads into a new session; ``epoch`` in seconds since 1970.
+
+        A ``spared`` opener sees the real world, and in a session that ``observes`` every process does.
+        The first clock read of the thread ``tid`` is answered with the epoch, whatever else holds for it. Raises
+        EngineUnavailable.
+        """
+        if not 0 <= epoch < _LATEST:
+            raise EngineUnavailable(
+                f"the eBPF engine cannot show the epoch {epoch}", remedy=f"use one before {_LATEST}, or the tracer"
+            )
+        with self._urgent():
+            self._reap()
+            try:
+                flags = layout.Flag.SPARED if spared else layout.Flag(0)
+                flags |= layout.Flag.OBSERVED if observes else layout.Flag(0)
+                self._admit(session, opener, supervisor, epoch, flags)
+                self._admit_threads(session, opener, tid, supervisor, epoch)
+            except OSError as error:
+                self._drop(session)
+                raise EngineUnavailable(
+                    f"process {opener} could not be put into a session ({error})",
+                    cause="it has ended, or the table of processes is full",
+                    remedy="raise limits: processes in the daemon's configuration",
+                ) from error
+
+    def _admit(self, session: int, opener: int, supervisor: int, epoch: int, flags: layout.Flag) -> None:
+        level = len(_numbers(supervisor, supervisor)) - 1
+        row = layout.Session(epoch * SECOND, 1, self._missed(), supervisor, level, opener)
+        process = layout.Process(born=_ticks(opener), session=session, flags=flags | layout.Flag.EXEMPT)
+        self._maps["sessions"].put(ctypes.c_uint32(session), row)
+        self._maps["supervisors"].put(ctypes.c_uint32(supervisor), ctypes.c_uint32(session))
+        self._maps["processes"].put(ctypes.c_uint32(opener), process)
+
+    def _admit_threads(self, session: int, opener: int, proof: int, supervisor: int, epoch: int) -> None:
+        level = len(_numbers(supervisor, supervisor)) - 1
+        known: set[int] = set()
+        # A thread that is not in the session yet makes threads that are not either.
+        for _ in range(_ROUNDS):
+            now = {int(name) for name in os.listdir(f"/proc/{opener}/task")}
+            if now <= known:
+                # One that ended before its row was put would leave it to whoever gets its number.
+                for gone in known - now:
+                    self._maps["threads"].delete(ctypes.c_uint32(gone))
+                return
+            for thread in now - known:
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    number = _numbers(opener, thread)[level]
+                    row = layout.Thread(base=epoch * SECOND, session=session, tgid=opener, number=number)
+                    row.proof = thread == proof
+                    self._maps["threads"].put(ctypes.c_uint32(thread), row)
+                    self._maps["aliases"].put(layout.Alias(session, number), ctypes.c_uint32(thread))
+            known |= now
+        raise OSError(f"process {opener} makes threads faster than they can be held")
+
+    def counters(self, session: int) -> tuple[Rows, Rows]:
+        """What was read (program_key, source, outcome, count), and gaps (kind, detail, count), so far."""
+        with self._urgent():
+            reads = [
+                {
+                    "program_key": key.program,
+                    "source": layout.SOURCES[layout.Source(key.source)],
+                    "outcome": layout.OUTCOMES[key.outcome],
+                    "count": count.value,
+                }
+                for key, count in self._maps["counts"].where("session", session)
+            ]
+            row = self._maps["sessions"].get(ctypes.c_uint32(session))
+            missed = self._missed() - row.missed if row else 0
+        gaps = [
+            {"kind": kind, "detail": detail, "count": row.gaps[gap]}
+            for gap, (kind, detail) in layout.GAPS.items()
+            if row and row.gaps[gap]
+        ]
+        if missed > 0:
+            detail = "the kernel skipped programs on this machine; reads of this session may be among them"
+            gaps.append({"kind": "programs skipped", "detail": detail, "count": missed})
+        return reads, gaps
+
+    def processes(self, session: int) -> list[int]:
+        """The processes of a session that run now."""
+        return [pid.value for pid, _ in self._maps["processes"].where("session", session)]
+
+    def held_by(self, pid: int) -> int | None:
+        """The session that a process is in."""
+        row = self._maps["processes"].get(ctypes.c_uint32(pid))
+        return int(row.session) if row else None
+
+    def has(self, session: int) -> bool:
+        """Whether it was opened here, and has not ended."""
+        return self._maps["sessions"].get(ctypes.c_uint32(session)) is not None
+
+    def sessions(self) -> list[int]:
+        """The sessions that are not closed."""
+        return sorted({number.value for number, _ in self._maps["sessions"].items()} - self._closed())
+
+    def close(self, session: int) -> None:
+        """Processes that still run stay in it until they end."""
+        with self._urgent():
+            self._maps["closed"].put(ctypes.c_uint32(session), ctypes.c_uint32(1))
+            self._reap()
+
+    def gaps(self) -> list[str]:
+        """What did not outlast the last daemon: nothing, since every link is pinned."""
+        return []
+
+    def unload(self) -> bool:
+        """Detach and unpin everything, unless a process is still in a session: that stays held, without a daemon."""
+        if not bpf.empty(self._maps["processes"].fd):
+            return False
+        remove(self._place)
+        return True
+
+    def leave(self) -> None:
+        """Close the descriptors, which would keep a set alive that is unpinned."""
+        for fd in (*self._programs, *(each.fd for each in self._maps.values())):
+            os.close(fd)
+
+    # The maps -----------------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Free closed sessions whose last process has ended."""
+        closed = self._closed()
+        if closed:
+            self._drop(*closed - self._maps["processes"].column("session"))
+
+    def _closed(self) -> set[int]:
+        return {number.value for number, _ in self._maps["closed"].items()}
+
+    def _drop(self, *sessions: int) -> None:
+        if not sessions:
+            return
+        for number in map(ctypes.c_uint32, sessions):
+            row = self._maps["sessions"].get(number)
+            if row:
+                supervisor = ctypes.c_uint32(row.supervisor)
+                held = self._maps["supervisors"].get(supervisor)
+                if held is not None and held.value == number.value:
+                    self._maps["supervisors"].delete(supervisor)
+        for name in ("counts", "aliases", "threads", "processes"):
+            for key, _ in list(self._maps[name].where("session", *sessions)):
+                self._maps[name].delete(key)
+        for number in map(ctypes.c_uint32, sessions):
+            self._maps["sessions"].delete(number)
+            self._maps["closed"].delete(number)
+
+    def _missed(self) -> int:
+        """Program runs that the kernel has skipped since they were loaded."""
+        missed = sum(bpf.recursion_misses(program) for program in self._programs)
+        if self._kprobes:
+            # Lines of: event, hits, misses. An event has its group's name only in kprobe_events.
+            for line in (TRACING / "kprobe_profile").read_bytes().splitlines():
+                name, _, misses = line.split()
+                missed += int(misses) if name in self._kprobes else 0
+        return missed
+
+    @contextmanager
+    def _urgent(self) -> Iterator[None]:
+        """Not preempted while in the maps: the kernel runs no probe on a CPU on which one was interrupted in bpf(2)."""
+        if not self._kprobes:
+            yield
+            return
+        former, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+        try:
+            with contextlib.suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            yield
+        finally:
+            os.sched_setscheduler(0, former, parameter)
+
+
+def _digest(settings: Settings, fexit: bool) -> str:
+    """Names a set: its source, its constants, its sizes and its kernel."""
+    parts = [source(), Path(layout.__file__).read_bytes()]
+    parts += [path.read_bytes() for path in sorted(HEADERS.rglob("*.h"))]
+    kernel = (platform.release(), platform.version())
+    parts.append(repr((settings.max_processes, settings.max_sessions, fexit, kernel)).encode())
+    return f"{layout.shape()}_{hashlib.blake2b(bytes(1).join(parts), digest_size=8).hexdigest()}"
+
+
+def _prepare(top: Path) -> None:
+    """The pins' directory, in a BPF file system."""
+    for path in (top, *top.parents):
+        if path.is_dir() and _file_system(path) == "bpf":
+            break
+    else:
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(top.parent)], check=False, capture_output=True)
+    top.mkdir(mode=0o700, exist_ok=True)
+
+
+def _file_system(path: Path) -> str:
+    best = ("", "")
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        if len(place) >= len(best[0]) and (path == Path(place) or Path(place) in path.parents):
+            best = (place, kind)
+    return best[1]
+
+
+def holds(place: Path) -> bool:
+    """Whether a complete set, of whatever release, has a process in a session."""
+    try:
+        processes = bpf.get(str(place / "maps" / "processes"))
+        try:
+            return not bpf.empty(processes)
+        finally:
+            os.close(processes)
+    except OSError:
+        return False
+
+
+def remove(place: Path, generation: str = "") -> None:
+    """Detach and unpin a set, complete or not; ``generation`` is its name where its directory's is another."""
+    events = _kprobes(generation or place.name)
+    shutil.rmtree(place, ignore_errors=True)
+    for event in events:
+        with contextlib.suppress(OSError):
+            change_kprobes(f"-:{event}")
+
+
+def _kprobes(generation: str) -> list[str]:
+    """The probes of a set, as GROUP/NAME: none where it is of fexit programs."""
+    try:
+        lines = (TRACING / "kprobe_events").read_text().splitlines()
+    except OSError:
+        return []
+    names = [line.split()[0].partition(":")[2] for line in lines]
+    return [name for name in names if name.startswith(group(generation) + "/")]
+
+
+def _build(top: Path, generation: str, settings: Settings, fexit: bool) -> None:
+    """Load a new set, complete or not at all. Raises EngineUnavailable."""
+    place = top / BUILDING
+    remove(place, generation)  # a daemon's that was killed at it
+    wanted = {
+        "place": str(place),
+        "generation": generation,
+        "sizes": (settings.max_processes, settings.max_sessions),
+        "fexit": fexit,
+    }
+    command = [sys.executable, "-c", _START, str(_LIBRARY), json.dumps(wanted)]
+    try:
+        result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_COMPILES)
+    except subprocess.TimeoutExpired:
+        remove(place, generation)
+        raise EngineUnavailable(
+            f"the BPF programs were not compiled in {_COMPILES} seconds",
+            cause="the machine is overloaded",
+            remedy="start the daemon again, when there is less to do",
+        ) from None
+    if result.returncode:
+        remove(place, generation)
+        with contextlib.suppress(ValueError, IndexError):
+            said = json.loads(result.stdout.splitlines()[-1])
+            errors = [line for line in result.stderr.splitlines() if "error:" in line]
+            raise EngineUnavailable(said["refused"], cause=said["cause"] or " / ".join(errors), remedy=said["remedy"])
+        raise EngineUnavailable(
+            "the BPF programs could not be loaded", cause=result.stderr[-500:], remedy="this is worth a report"
+        )
+    place.rename(top / generation)
+
+
+def _numbers(pid: int, tid: int) -> list[int]:
+    """A thread's numbers, from the first pid namespace to its own (proc(5), NSpid)."""
+    text = Path(f"/proc/{pid}/task/{tid}/status").read_text()
+    return [int(word) for word in text.partition("\nNSpid:")[2].partition("\n")[0].split()]
+
+
+def _ticks(pid: int) -> int:
+    """A process's start: with its pid, its identity."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

@@ -1,0 +1,28 @@
+"""Whether the kernel may preempt a task inside the kernel itself, by which a fexit program can be skipped."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+_CURRENT = (Path("/sys/kernel/debug/sched/preempt"), Path("/proc/sys/kernel/preempt"))
+_SAFE = ("none", "voluntary")
+
+
+def preempts(places: tuple[Path, ...] = _CURRENT, cmdline: Path = Path("/proc/cmdline"), version: str = "") -> bool:
+    """True where that is so, or cannot be told.
+
+    A kernel with PREEMPT_DYNAMIC tells its mode in debugfs only, as "none (voluntary) full"; without debugfs its
+    command line may name the mode. Others tell it in their version.
+    """
+    for place in places:
+        try:
+            current = place.read_text()
+        except OSError:
+            continue
+        return current.partition("(")[2].partition(")")[0] not in _SAFE
+    words = (version or platform.version()).split()
+    if "PREEMPT_DYNAMIC" in words:
+        given = [word.partition("=")[2] for word in cmdline.read_text().split() if word.startswith("preempt=")]
+        return not given or given[-1] not in _SAFE
+    return any(word.startswith("PREEMPT") for word in words)

@@ -1,0 +1,1 @@
+"""What enforces a session. Engines obey the table in ``policy`` and answer alike."""

@@ -1,0 +1,58 @@
+"""System calls made by a tracee on the tracer's behalf, before a new program's first instruction."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from detbuild.linux import memory, ptrace
+from detbuild.linux.libc import PR_SET_NO_NEW_PRIVS
+from detbuild.linux.seccomp import SECCOMP_SET_MODE_FILTER, placed
+from detbuild.linux.x86_64 import Abi
+
+# mov eax, NUMBER; then the call; then a trap. Eight bytes, one word of ptrace's.
+_CODE = {8: b"\xb8%b\x0f\x05\xcc", 4: b"\xb8%b\xcd\x80\xcc"}
+_RED_ZONE = 128
+
+
+class Injection(NamedTuple):
+    """A call under way, and what must be put back: the registers and the word of code at their instruction pointer."""
+
+    call: str
+    registers: ptrace.Registers
+    word: bytes
+
+    def undo(self, tid: int) -> int:
+        """After the trap: restore the tracee and return the call's result."""
+        after = ptrace.Registers()
+        ptrace.getregs(tid, after)
+        ptrace.poke(tid, self.registers.rip, self.word)
+        ptrace.setregs(tid, self.registers)
+        result = int(after.rax)
+        return result - (1 << 64) if result >> 63 else result
+
+
+def add_filter(tid: int, abi: Abi, registers: ptrace.Registers, program: bytes) -> Injection:
+    """Have a thread that stands at its exec stop install one more filter, once it is continued.
+
+    It then stops with SIGTRAP; call ``undo``. Raises OSError where its memory is out of reach.
+    """
+    address = ((registers.rsp - _RED_ZONE - len(program)) & ~15) - 16
+    memory.write(tid, address, placed(program, address, abi.word))
+    return _call(tid, abi, registers, "seccomp", (SECCOMP_SET_MODE_FILTER, 0, address))
+
+
+def forgo_privileges(tid: int, abi: Abi, registers: ptrace.Registers) -> Injection:
+    """As ``add_filter``: without CAP_SYS_ADMIN the kernel filters only who can gain none by a set-user-ID program."""
+    return _call(tid, abi, registers, "prctl", (PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def _call(tid: int, abi: Abi, registers: ptrace.Registers, call: str, arguments: tuple[int, ...]) -> Injection:
+    saved = ptrace.Registers.from_buffer_copy(registers)
+    saved.rax, saved.orig_rax = 0, (1 << 64) - 1  # execve has returned by then, and no call is to be restarted
+    word = ptrace.peek(tid, registers.rip)
+    ptrace.poke(tid, registers.rip, _CODE[abi.word] % struct.pack("<I", abi.numbers[call]))
+    for name, value in zip(abi.arguments, arguments, strict=False):
+        setattr(registers, name, value)
+    ptrace.setregs(tid, registers)
+    return Injection(call, saved, word)

@@ -1,0 +1,118 @@
+"""The outside world beyond the clocks: which handler answers a thread's call, and which outcome the record gets."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Sequence
+
+from detbuild.audit import FIXED, HEAP_KEY, LEAKED, PASSED
+from detbuild.engine import lineage, refusals
+from detbuild.engine.identity import IDENTITIES
+from detbuild.engine.order import getdents
+from detbuild.engine.stream import Stream, getrandom
+from detbuild.engine.tracee import Finish, Thread, values
+from detbuild.linux import descriptors, memory, personality
+from detbuild.linux.ptrace import Registers
+from detbuild.linux.x86_64 import Abi
+from detbuild.policy import Policy, Rule
+from detbuild.program import Program
+
+KINDS = frozenset({"random", "order", "identity"})
+ANSWERED = KINDS | {"terminal"}  # what a supervisor answers; a terminal's size is in no record
+
+AT_RANDOM_SIZE = 16  # bytes
+WINDOW = struct.pack("=4H", 24, 80, 0, 0)  # struct winsize: lines, columns, and pixels that nobody knows
+_NONBLOCK = 1  # GRND_NONBLOCK
+
+
+def outcome(rule: Rule, program: Program) -> str:
+    """Whether a program that is not spared gets fixed values: one that makes keys gets real random numbers."""
+    return LEAKED if rule.kind == "random" and program.random == "real" else FIXED
+
+
+def reported(rule: Rule) -> str:
+    """The outcome of a call that is reported. A process's own id is no leak: most programs that ask print none."""
+    return PASSED if rule.kind == "process" else LEAKED
+
+
+def source(thread: Thread, abi: Abi, rule: Rule, arguments: Sequence[int]) -> str:
+    """What the record calls a read of the real world.
+
+    glibc 2.34 and later makes one of its own in every program, before any other: tcache_key_initialize() in malloc.c.
+    """
+    if rule.kind == "random" and arguments[1] == abi.word and arguments[2] & 0xFFFFFFFF == _NONBLOCK:
+        return HEAP_KEY if lineage.is_first(thread.process, rule.call, HEAP_KEY) else rule.call
+    return rule.call
+
+
+def answer(thread: Thread, abi: Abi, rule: Rule, arguments: Sequence[int]) -> int | None:
+    """The call's result, or None where the kernel has to answer. Raises OSError: EFAULT is the caller's own fault."""
+    if rule.kind == "order":
+        return getdents(thread.tid, abi, rule.call, arguments, thread.process.listings)
+    if rule.kind == "identity":
+        return IDENTITIES[rule.call](thread.tid, abi, rule.call, arguments)
+    if rule.kind == "terminal":
+        return _size(thread.tid, arguments)
+    return getrandom(thread.tid, abi, arguments, thread.stream) if thread.stream else None
+
+
+def _size(tid: int, arguments: Sequence[int]) -> int | None:
+    """ioctl(2) with TIOCGWINSZ, under a supervisor; where it fails, the kernel says so."""
+    try:
+        ours = descriptors.take_of_thread(tid, arguments[0] & 0xFFFFFFFF)
+    except OSError:
+        return None
+    try:
+        fcntl.ioctl(ours, termios.TIOCGWINSZ, bytes(len(WINDOW)))
+    except OSError:
+        return None
+    finally:
+        os.close(ours)
+    memory.write(tid, arguments[2], WINDOW)
+    return 0
+
+
+def give_random(tid: int, address: int, stream: Stream) -> None:
+    """Put fixed bytes at AT_RANDOM, of which libc makes stack protectors, and some programs more. Raises OSError."""
+    memory.write(tid, address, stream.child().take(AT_RANDOM_SIZE))
+
+
+def begin_layout(name: str) -> None:
+    """Give what this process executes one address layout, where the policy of that name has the rule.
+
+    Raises EngineUnavailable.
+    """
+    held = Policy.parse(name)
+    if "layout" in held.rules and not held.observes:
+        try:
+            personality.keep_layout()
+        except OSError as error:
+            raise refusals.layout_refused(error) from error
+
+
+def keep_size(_thread: Thread, abi: Abi, _call: str, registers: Registers) -> Finish:
+    """At the start of ioctl(2) with TIOCGWINSZ: at its end, where it succeeded, a terminal has the usual size."""
+    address = values(abi, registers)[2]
+
+    def finish(thread: Thread, registers: Registers) -> None:
+        if registers.rax == 0:
+            memory.write(thread.tid, address, WINDOW)
+
+    return finish
+
+
+def keep_layout(_thread: Thread, abi: Abi, _call: str, registers: Registers) -> Finish | None:
+    """At the start of personality(2): what is set has ADDR_NO_RANDOMIZE as well."""
+    asked = values(abi, registers)[0] & 0xFFFFFFFF
+    if keeps_layout(asked):
+        return None
+    setattr(registers, abi.arguments[0], asked | personality.ADDR_NO_RANDOMIZE)
+    return lambda _thread, _registers: None
+
+
+def keeps_layout(asked: int) -> bool:
+    """Whether personality(2) with that argument sets nothing that would bring randomisation back."""
+    return asked == personality.ASK or bool(asked & personality.ADDR_NO_RANDOMIZE)

@@ -1,0 +1,1 @@
+"""The ground floor: kernel interfaces by their kernel names, without any policy."""

@@ -1,0 +1,1 @@
+"""Presenters: each shows a finished comparison in one form, and computes nothing."""

@@ -1,0 +1,114 @@
+"""What policy `strict` does beyond policy `time`: four rules, each the rows that it puts in place of time's own.
+
+The files of each rule stand in ``detbuild.outside``.
+
+Sources: the manual pages of section 2, and the kernel's drivers/char/random.c, fs/readdir.c and kernel/sys.c.
+"""
+
+from __future__ import annotations
+
+from detbuild.calls import Calls, Treatment
+
+_FIXED, _REPORTED = Treatment.FIXED, Treatment.REPORTED
+
+_OPENS = (
+    Calls(
+        ("open", "openat"),
+        _FIXED,
+        "a file of the outside world is one of fixed content, or is reported: see the outside files",
+        when="reading",
+        kind="files",
+        limit="a program's own link to such a file, directories, stat(2) and readlink(2) show the real ones; under the "
+        "tracer nobody looks at what glibc's dynamic linker opens, nor at what compilers open as headers",
+    ),
+    Calls(("openat2",), _FIXED, "as openat(2), with its flags in memory", kind="files"),
+)
+
+# Name of a rule -> its rows. The order is that in which a policy's name lists them.
+RULES: dict[str, tuple[Calls, ...]] = {
+    "random": (
+        Calls(
+            ("getrandom",),
+            _FIXED,
+            "a stream of the epoch, the seed, the program's command line and which of its reads it is; so is AT_RANDOM",
+            kind="random",
+            limit="the processor's rdrand and rdseed are real, and seen by nobody",
+        ),
+        *_OPENS,
+        Calls(
+            ("read", "readv", "pread64", "preadv", "preadv2"),
+            _FIXED,
+            "a random device's bytes come from the reading thread's stream",
+            when="random device",
+            kind="devices",
+        ),
+        Calls(
+            ("sendfile", "sendfile64", "splice", "copy_file_range"),
+            _FIXED,
+            "EINVAL for a random device, as from kernels that cannot; every user falls back to read(2)",
+            when="random device",
+            kind="devices",
+        ),
+    ),
+    "order": (
+        Calls(
+            ("getdents", "getdents64"),
+            _FIXED,
+            "a directory lists . and .., then its entries by the bytes of their names",
+            kind="order",
+        ),
+        Calls(
+            ("readdir",), _REPORTED, "the i386 call 89, of before 1997: one entry a call, in the file system's order"
+        ),
+    ),
+    "layout": (
+        Calls(
+            ("personality",),
+            _FIXED,
+            "a session starts with ADDR_NO_RANDOMIZE, and what sets a personality keeps it",
+            kind="layout",
+            limit="an address on the stack still depends on the length of the environment and of the arguments",
+        ),
+    ),
+    "identity": (
+        Calls(
+            ("uname", "olduname", "oldolduname"),
+            _FIXED,
+            "one name of host and domain, one release and version of the kernel; the machine is the real one",
+            kind="identity",
+        ),
+        Calls(
+            ("sysinfo",),
+            _FIXED,
+            "one uptime, no load and one number of processes; the memory's size is real",
+            kind="identity",
+        ),
+        Calls(
+            ("sched_getaffinity",),
+            _FIXED,
+            "four CPUs, so that builds run in parallel, and the same number of jobs everywhere",
+            kind="identity",
+            limit="rseq, getcpu(2) and the cpuid instruction tell real ones",
+        ),
+        Calls(
+            ("sched_setaffinity",),
+            _FIXED,
+            "succeeds and binds nothing, for the CPUs that a program is told of may not be there",
+            kind="identity",
+        ),
+        Calls(
+            ("ioctl",),
+            _FIXED,
+            "a terminal has 24 lines of 80 columns; where there is none, the caller is told so",
+            when="window",
+            kind="terminal",
+        ),
+        Calls(
+            ("getpid", "getppid", "gettid"),
+            _REPORTED,
+            "real, or kill(2) and wait(2) would miss; on record as passed, since nearly every shell asks at its start",
+            kind="process",
+        ),
+        *_OPENS,
+    ),
+}

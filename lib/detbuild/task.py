@@ -1,0 +1,354 @@
+"""A BitBake task's session: opened and closed on the task's events, in the task's own process.
+
+``handle`` gets the events: ``prepare`` runs for every recipe that is parsed, ``started`` and ``ended`` in every task,
+``observe`` in the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bb
+import bb.build
+import bb.event
+import bb.utils
+
+from detbuild import audits, policy, rulefile, session
+from detbuild.audit import Audit
+from detbuild.errors import DetbuildError, EngineDied, SessionError
+from detbuild.marks import Mark, Marks
+from detbuild.program import Program
+
+_EPOCH_TASK = "do_deploy_source_date_epoch"
+_STAMP = "create_source_date_epoch_stamp"
+_HASHED = " DETBUILD_POLICY DETBUILD_RULES_VERSION"
+
+# At most one: a process that filtered itself cannot take that back.
+_attached: list[session.Attached] = []
+
+
+def handle(e: Any) -> None:
+    """Every event that the class asks for, but for ConfigParsed."""
+    if isinstance(e, bb.event.RecipeTaskPreProcess):
+        prepare(e.data)
+    elif isinstance(e, bb.build.TaskStarted):
+        started(e)
+    elif isinstance(e, bb.build.TaskBase):
+        ended(e)
+    else:
+        observe(e)
+
+
+def prepare(d: Any) -> None:
+    """Once a recipe's list of tasks is final: signatures of its sessions, and its epoch where OE-Core loses it.
+
+    Runs for every recipe that is parsed, so each look into ``d`` counts.
+    """
+    if not _enabled(d):
+        d.setVar(_STAMP, d.getVar("detbuild_leave_stamp", False))
+        d.setVar("detbuild_restore_epoch", "    return\n")
+        return
+    # A setscene task waits for nothing.
+    waits = {
+        task: d.getVarFlag(task, "deps", False) or []
+        for task in d.getVar("__BBTASKS", False) or []
+        if not task.endswith("_setscene")
+    }
+    if d.getVar("DETBUILD_POLICY") != "time":
+        _hash_policy(d)
+    hashed = _HASHED
+    if d.getVar("DETBUILD_RULES"):
+        hashed += _hash_rules(d)
+    for task in waits.keys() & d.getVar("DETBUILD_TASKS").split():
+        d.appendVarFlag(task, "vardeps", hashed)
+    if _EPOCH_TASK not in waits:
+        return
+    if "do_unpack" not in waits:
+        _stamp_without_unpack(d)
+    elif "do_patch" not in waits and "do_unpack" not in waits[_EPOCH_TASK]:
+        # externalsrc: it was do_patch that kept the two in order.
+        waits[_EPOCH_TASK] = [*waits[_EPOCH_TASK], "do_unpack"]
+        d.setVarFlag(_EPOCH_TASK, "deps", waits[_EPOCH_TASK])
+    _wait_for_epoch(d, waits)
+
+
+def _enabled(d: Any) -> bool:
+    return bool(bb.utils.to_boolean(d.getVar("DETBUILD_ENABLED")))
+
+
+def _hash_policy(d: Any) -> None:
+    """All spellings of one policy are one in a signature."""
+    try:
+        d.setVarFlag("DETBUILD_POLICY", "vardepvalue", str(policy.Policy.parse(d.getVar("DETBUILD_POLICY") or "")))
+    except DetbuildError as error:
+        bb.fatal(f"DETBUILD_POLICY: {error}")
+
+
+def _hash_rules(d: Any) -> str:
+    try:
+        d.setVarFlag("DETBUILD_RULES", "vardepvalue", rulefile.to_json(_rules(d)))
+    except DetbuildError as error:
+        bb.fatal(str(error))
+    return " DETBUILD_RULES"
+
+
+def _stamp_without_unpack(d: Any) -> None:
+    """Shared sources: another recipe unpacks them, and this one waits for that in do_configure or do_patch."""
+    others = [
+        entry.rpartition(":")
+        for task in ("do_configure", "do_patch")
+        for entry in (d.getVarFlag(task, "depends") or "").split()
+    ]
+    unpacked = ("do_unpack", "do_patch", "do_preconfigure")
+    sources = sorted({recipe for recipe, _, task in others if task in unpacked})
+    own = (d.getVarFlag(_EPOCH_TASK, "depends") or "").split()
+    if any(entry.endswith(":" + _EPOCH_TASK) for entry in own):
+        return
+    for source in sources:
+        d.appendVarFlag(_EPOCH_TASK, "depends", f" {source}:{_EPOCH_TASK}")
+    if _STAMP not in (d.getVarFlag(_EPOCH_TASK, "prefuncs") or "").split():
+        d.prependVarFlag(_EPOCH_TASK, "prefuncs", _STAMP + " ")
+
+
+def _wait_for_epoch(d: Any, waits: dict[str, list[str]]) -> None:
+    """BitBake restores the epoch only for tasks that ask for it themselves.
+
+    A task behind one that sstate can replace runs without do_configure, and with it without the epoch.
+    """
+    replaced = set((d.getVar("SSTATETASKS") or "").split()) - {_EPOCH_TASK}
+    before = _before(waits, _EPOCH_TASK)
+    for task, direct in waits.items():
+        if task in before or _EPOCH_TASK in direct or replaced.isdisjoint(direct):
+            continue
+        if not d.getVarFlag(task, "noexec"):
+            # A new list: BitBake's copies of a datastore share the old one.
+            d.setVarFlag(task, "deps", [*direct, _EPOCH_TASK])
+
+
+def _before(waits: dict[str, list[str]], task: str) -> set[str]:
+    """A task, and every task of the same recipe that it waits for."""
+    found, todo = {task}, [task]
+    while todo:
+        new = set(waits.get(todo.pop(), ())) - found
+        found |= new
+        todo += new
+    return found
+
+
+def started(e: Any) -> None:
+    """Open the session of a task that wants one, and keep out of sstate what a degraded one spoilt."""
+    d, task = e.data, e.getTask()
+    if task.endswith("_setscene"):
+        return
+    marks = Marks(d.getVar("DETBUILD_STATE"))
+    marks.clear(_tid(d, task))
+    _record(d, task).unlink(missing_ok=True)
+    _collected(d, task).path.unlink(missing_ok=True)
+    in_sstate = task in (d.getVar("SSTATETASKS") or "").split()
+    if in_sstate:
+        _keep_from_sstate(d, marks)
+    if not _enabled(d):
+        return
+    if task not in d.getVar("DETBUILD_TASKS").split():
+        if _only_observed(d, task):
+            _open_to_observe(d)
+    elif in_sstate:
+        bb.warn(f"{task} runs outside a session: it is in SSTATETASKS. Take it out of DETBUILD_TASKS")
+    elif _has_network(d, task):
+        bb.warn(
+            f'{task} runs outside a session: it has [network] = "1", and certificates need the real time. '
+            f"If it needs none, add it to DETBUILD_NETWORK_TASKS"
+        )
+    else:
+        _open(e, marks)
+
+
+def _has_network(d: Any, task: str) -> bool:
+    forced = task in d.getVar("DETBUILD_NETWORK_TASKS").split()
+    return bool(bb.utils.to_boolean(d.getVarFlag(task, "network"))) and not forced
+
+
+def _only_observed(d: Any, task: str) -> bool:
+    observed = task in d.getVar("DETBUILD_OBSERVED_TASKS").split()
+    return observed and task not in d.getVar("DETBUILD_TASKS").split()
+
+
+def _open_to_observe(d: Any) -> None:
+    """Nothing is fixed, so nothing is lost where it cannot be opened, and no mark is needed."""
+    try:
+        _attached.append(_attach(d, "observe"))
+    except DetbuildError as error:
+        bb.warn(f"detbuild: not observed: {error}")
+    else:
+        bb.note(f"detbuild: session that only observes, engine {_attached[-1].engine}")
+
+
+def _attach(d: Any, policy_name: str) -> session.Attached:
+    epoch, rules = _epoch(d), [row.to_dict() for row in _rules(d)]
+    with _daemon(d):
+        return session.attach(epoch, policy_name, d.getVar("DETBUILD_ENGINE"), rules, seed=d.getVar("PN"))
+
+
+def _open(e: Any, marks: Marks) -> None:
+    d, task = e.data, e.getTask()
+    try:
+        attached = _attach(d, d.getVar("DETBUILD_POLICY"))
+    except SessionError as error:
+        _degrade(e, marks, (str(error),))
+    except DetbuildError as error:
+        _fail(e, str(error))
+    else:
+        _attached.append(attached)
+        marks.open(_mark(d, task, engine=attached.engine, engine_pid=attached.engine_pid))
+        bb.note(f"detbuild: session at epoch {_epoch(d)}, engine {attached.engine}")
+
+
+@contextlib.contextmanager
+def _daemon(d: Any) -> Iterator[None]:
+    """Engines find their daemon by the environment, which is the task's programs' own again afterwards."""
+    former = os.environ.get("DETBUILD_SOCKET")
+    os.environ["DETBUILD_SOCKET"] = d.getVar("DETBUILD_SOCKET")
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ["DETBUILD_SOCKET"]
+        else:
+            os.environ["DETBUILD_SOCKET"] = former
+
+
+def _rules(d: Any) -> tuple[Program, ...]:
+    """Raises PolicyError for what is no rule, or cannot be read here."""
+    return rulefile.parse(d.getVar("DETBUILD_RULES") or "")
+
+
+def _epoch(d: Any) -> int:
+    value = d.getVar("SOURCE_DATE_EPOCH") or ""
+    try:
+        return int(value)
+    except ValueError:
+        raise DetbuildError(
+            f"SOURCE_DATE_EPOCH is {value!r}, which is no number of seconds",
+            cause="the recipe or the configuration sets it",
+            remedy='set a number, or DETBUILD_ENABLED = "0" for this recipe',
+        ) from None
+
+
+def ended(e: Any) -> None:
+    """Close the session, if this task has one, and write its record. The task's log is no longer open."""
+    if not _attached:
+        return
+    d, task = e.data, e.getTask()
+    succeeded = isinstance(e, bb.build.TaskSucceeded)
+    try:
+        audit = _attached.pop().close()
+    except EngineDied as error:
+        if succeeded:
+            bb.fatal(f"{task}: {error}")
+        bb.error(f"{task}: {error}")
+        return
+    marks = Marks(d.getVar("DETBUILD_STATE"))
+    marks.close(_tid(d, task))
+    audit.observed = _only_observed(d, task)
+    _record(d, task).write_text(audit.to_json())
+    try:
+        audits.keep(_collected(d, task), audit)
+    except OSError as error:
+        bb.warn(f"{task}: its audit is not in DETBUILD_AUDIT_DIR, but beside its log: {error}")
+    _summarise(e, audit)
+    if audit.degraded and succeeded and not audit.observed:
+        _degrade(e, marks, tuple(f"{gap.kind}: {gap.detail}" for gap in sorted(audit.gaps)))
+
+
+def _summarise(e: Any, audit: Audit) -> None:
+    if not e.logfile or not os.path.exists(e.logfile):
+        return
+    leaked = sum(audit.leaks.values())
+    with open(e.logfile, "a", encoding="utf-8") as log:
+        log.write(f"NOTE: detbuild: {sum(audit.reads.values()) - leaked} reads fixed, {leaked} leaked\n")
+        if e.data.getVar("DETBUILD_LOG_LEVEL") == "reads":
+            log.write(audit.to_text())
+
+
+def _degrade(e: Any, marks: Marks, why: tuple[str, ...]) -> None:
+    d, task = e.data, e.getTask()
+    if bb.utils.to_boolean(d.getVar("DETBUILD_REQUIRE")):
+        _fail(e, f'{task} did not run in a whole session, which DETBUILD_REQUIRE = "1" asks for: {"; ".join(why)}')
+    bb.note(f"detbuild: degraded: {'; '.join(why)}")
+    marks.degrade(_mark(d, task, why=why), d.getVar("T"))
+
+
+def _fail(e: Any, sentence: str) -> None:
+    if isinstance(e, bb.build.TaskStarted):
+        _announce(e)
+    bb.fatal(sentence)
+
+
+def _announce(e: Any) -> None:
+    """Handlers run before the user interface hears of an event, and it cannot take the failure of a task that,
+    for all it knows, never started."""
+    event = copy.copy(e)
+    del event.data
+    if bb.event.worker_fire:
+        bb.event.worker_fire(event, e.data)
+
+
+def _keep_from_sstate(d: Any, marks: Marks) -> None:
+    dependencies = d.getVar("BB_TASKDEPDATA", False) or {}
+    for mark in marks.degraded():
+        known = dependencies.get(mark.tid)
+        if mark.file == d.getVar("BB_FILENAME") or (known and known.taskhash == mark.taskhash):
+            bb.note(f"detbuild: not for sstate: the session of {mark.recipe}:{mark.task} was degraded")
+            d.setVar("SSTATE_SKIP_CREATION", "1")
+            return
+
+
+def observe(e: Any) -> None:
+    """In BitBake's server: what no task can say itself."""
+    marks = Marks(e.data.getVar("DETBUILD_STATE"))
+    if isinstance(e, bb.event.BuildStarted):
+        marks.close_all()
+    elif isinstance(e, bb.event.BuildCompleted):
+        _report(marks.report(e.data.getVar("BUILDNAME") or ""))
+    else:
+        mark = marks.close(e.taskid)
+        if mark:
+            bb.error(
+                f"{mark.recipe}: {mark.task} ended with exit code {e.exitcode} while its session was open, and the "
+                f"session's engine ({mark.engine}, process {mark.engine_pid}) is gone too. One of them was killed, by "
+                "a person or because the machine ran out of memory (see dmesg), and the other goes with it, so that "
+                "nothing runs on unfixed. Build again, with fewer BB_NUMBER_THREADS if memory was short"
+            )
+
+
+def _report(marks: list[Mark]) -> None:
+    if marks:
+        recipes = sorted({mark.recipe for mark in marks})
+        bb.warn(
+            f"detbuild: {len(marks)} degraded session{'s' * (len(marks) > 1)}, of {', '.join(recipes)}: what they "
+            "made may differ elsewhere, and nothing that was made of it went to sstate. "
+            f"The first: {'; '.join(marks[0].why)}. See `detbuild doctor`"
+        )
+
+
+def _mark(d: Any, task: str, **known: Any) -> Mark:
+    name = f"{d.getVar('PN')}-{d.getVar('PV')}"
+    file, taskhash = d.getVar("BB_FILENAME"), d.getVar("BB_TASKHASH") or ""
+    return Mark(name, file, task, taskhash, d.getVar("BUILDNAME") or "", **known)
+
+
+def _tid(d: Any, task: str) -> str:
+    return f"{d.getVar('BB_FILENAME')}:{task}"
+
+
+def _record(d: Any, task: str) -> Path:
+    return Path(d.getVar("T"), f"detbuild.{task}.json")
+
+
+def _collected(d: Any, task: str) -> audits.Place:
+    return audits.place(Path(d.getVar("DETBUILD_AUDIT_DIR")), d.getVar("PN"), task, d.getVar("BB_CURRENT_MC") or "")

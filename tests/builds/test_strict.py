@@ -1,0 +1,68 @@
+"""Real programs under policy strict: the same but for a path in two directories, and their test suites pass."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from programs import MODULES, PROGRAMS
+from workshop import Build, Built, Program, Workshop, build_beside, good, need_engine
+
+from detbuild.audit import Audit
+
+PLACES = ("one-place", "elsewhere")  # of one length: what has a path in it stays comparable
+
+# The others take minutes, and pass too, but that cargo and go name things by a digest of their path.
+CHOSEN = [program for program in PROGRAMS if program.package == "lua5.4"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _an_engine() -> None:
+    need_engine("strict")
+
+
+@pytest.fixture(scope="module", params=[*CHOSEN, *MODULES], ids=str)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, detbuild_run: list[str]) -> Built:
+    """The sessions are of policy strict, in two directories."""
+    program: Program = request.param
+    top = tmp_path_factory.mktemp(program.package)
+    session = [*detbuild_run[:-1], "--policy", "strict", "--"]
+
+    def in_sessions() -> tuple[Build, Build]:
+        first = Workshop(program, top / PLACES[0], session).build(check=False)
+        return first, Workshop(program, top / PLACES[1], session).build(check=True)
+
+    return build_beside(program, top, in_sessions)
+
+
+def test_a_test_suite_passes_as_it_does_without_a_session(built: Built) -> None:
+    assert built.second.results == built.without.results
+    assert good(built.without.results) >= built.program.passed
+
+
+def test_a_program_built_in_two_directories_is_the_same_but_for_its_path(built: Built) -> None:
+    builds = (built.first, built.second)
+    different = [name for name in built.first.installed if len({build.installed.get(name) for build in builds}) > 1]
+    assert built.first.installed.keys() == built.second.installed.keys() == built.without.installed.keys()
+    found = [name for name in different if without_paths(built.first, name) != without_paths(built.second, name)]
+    assert not found
+
+
+def without_paths(build: Build, name: str) -> bytes:
+    """Its bytes without the build's path, and without what is made of that: debug information and the build id."""
+    file, bare = build.target / name, build.target.with_name("bare")
+    strip = ["objcopy", "--strip-debug", "--remove-section=.note.gnu.build-id", str(file), str(bare)]
+    elf = file.read_bytes().startswith(b"\x7fELF")
+    if elf:
+        subprocess.run(strip, check=True)
+    data = (bare if elf else file).read_bytes()
+    for place in PLACES:
+        data = data.replace(place.encode(), b"PATH")
+    return data
+
+
+def test_a_whole_build_leaves_no_gap_in_the_audit(built: Built) -> None:
+    audit = sum(built.second.audits, Audit())
+    assert not audit.gaps
+    assert not audit.survivors
+    assert not audit.leaks

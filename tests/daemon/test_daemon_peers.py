@@ -1,0 +1,337 @@
+"""A peer puts itself and its own descendants of the same user into a session, and nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemons import LIBRARY, NOBODY, Daemon, as_user, ask, child, handle, needs_root, open_session
+
+from conftest import wait_for
+from detbuild.engine import detbuildd
+from detbuild.errors import EngineUnavailable
+
+pytestmark = needs_root
+
+USER, OTHER = 12345, 12346
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """One that other users can reach, by the group that they have here."""
+    with tempfile.TemporaryDirectory(prefix="detbuildd-") as name:
+        os.chmod(name, 0o755)
+        with Daemon(Path(name), group=NOBODY) as running:
+            yield running
+
+
+def opened(daemon: Daemon, opener: int, supervisor: int, **fields: Any) -> str:
+    """ "ready", or why not."""
+    with daemon.client() as peer:
+        answer = open_session(peer, opener, supervisor, **fields)
+        if answer["kind"] != "ready":
+            return str(answer["refused"])
+        ask(peer, "close")
+        return "ready"
+
+
+def user_process(uid: int) -> int:
+    """A process of a user's, a child of this one."""
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(uid, uid, uid)
+        os.execvp("sleep", ["sleep", "1000"])
+    assert wait_for(lambda: os.stat(f"/proc/{pid}").st_uid == uid)
+    return pid
+
+
+@pytest.fixture
+def others_process() -> Iterator[int]:
+    pid = user_process(OTHER)
+    yield pid
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+
+
+def test_an_ordinary_user_puts_its_child_into_a_session(daemon: Daemon) -> None:
+    def work() -> str:
+        with child() as opener, child() as supervisor:
+            return opened(daemon, opener.pid, supervisor.pid)
+
+    assert as_user(USER, work) == "ready"
+
+
+def test_an_ordinary_user_puts_itself_into_a_session(daemon: Daemon) -> None:
+    def work() -> str:
+        with child() as supervisor:
+            return opened(daemon, os.getpid(), supervisor.pid)
+
+    assert as_user(USER, work) == "ready"
+
+
+def test_a_descendant_far_below_is_one(daemon: Daemon) -> None:
+    with child("sh", "-c", "sh -c 'sh -c \"sleep 1000; :\"; :'; :") as top, child() as supervisor:
+        assert wait_for(lambda: len(chain(top.pid)) == 4)
+        assert opened(daemon, chain(top.pid)[-1], supervisor.pid) == "ready"
+        for pid in chain(top.pid)[1:]:
+            os.kill(pid, 9)
+
+
+def chain(pid: int) -> list[int]:
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(chain(int(below[0])) if below else [])]
+
+
+def test_another_users_process_is_refused(daemon: Daemon, others_process: int) -> None:
+    def work() -> str:
+        with child() as supervisor:
+            return opened(daemon, others_process, supervisor.pid)
+
+    assert as_user(USER, work) == f"process {others_process} is not user {USER}'s own, but of user {OTHER}"
+
+
+def test_roots_process_is_refused_to_others_and_others_to_root(daemon: Daemon, others_process: int) -> None:
+    with child() as roots, child() as supervisor:
+
+        def work() -> str:
+            return opened(daemon, roots.pid, supervisor.pid)
+
+        assert as_user(USER, work) == f"process {roots.pid} is not user {USER}'s own, but of user 0"
+        assert f"of user {OTHER}" in opened(daemon, others_process, supervisor.pid)
+
+
+def test_another_users_supervisor_is_refused(daemon: Daemon, others_process: int) -> None:
+    def work() -> str:
+        with child() as opener:
+            return opened(daemon, opener.pid, others_process)
+
+    assert f"is not user {USER}'s own" in as_user(USER, work)
+
+
+def test_a_process_that_descends_from_somebody_else_is_refused(daemon: Daemon) -> None:
+    with child() as elder, child() as supervisor:
+
+        def work() -> str:
+            return opened(daemon, elder.pid, supervisor.pid)
+
+        # A child of ours, root like us, that asks for its own elder sibling, and then for its parent.
+        assert as_user(0, work, 0).startswith(f"process {elder.pid} is no descendant of process ")
+        own = os.getpid()
+        assert "is no descendant" in as_user(0, lambda: opened(daemon, own, supervisor.pid), 0)
+
+
+def test_a_zombie_and_a_reaped_process_are_refused(daemon: Daemon) -> None:
+    with child("true") as dead, handle(dead.pid) as fd, child() as supervisor, handle(supervisor.pid) as other:
+        terms = {"tid": dead.pid, "epoch": 1, "policy": "time", "spare_root": False}
+        assert wait_for(lambda: Path(f"/proc/{dead.pid}/stat").read_text().split()[2] == "Z")
+        with daemon.client() as peer:
+            assert ask(peer, "open", (fd, other), **terms)["refused"] == "the process has ended"
+            dead.wait()
+            assert ask(peer, "open", (fd, other), **terms)["refused"] == "the process has ended"
+            assert ask(peer, "open", (other, fd), **terms)["refused"] == "the process has ended"
+
+
+def test_a_number_that_another_process_got_is_refused(daemon: Daemon) -> None:
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    if not last.exists():
+        pytest.skip("this kernel cannot choose the next pid (CONFIG_CHECKPOINT_RESTORE)")
+    with child() as supervisor, handle(supervisor.pid) as other, daemon.client() as peer:
+        for _ in range(100):
+            dead = subprocess.Popen(["true"])
+            with handle(dead.pid) as fd:
+                dead.wait()
+                last.write_text(str(dead.pid - 1))
+                with child() as heir:
+                    if heir.pid != dead.pid:
+                        continue
+                    answer = ask(peer, "open", (fd, other), tid=heir.pid, epoch=1, policy="time", spare_root=False)
+                    assert answer["refused"] == "the process has ended"
+                    return
+    pytest.skip("others forked in between, a hundred times")
+
+
+def test_process_one_is_refused(daemon: Daemon) -> None:
+    with child() as supervisor:
+        assert opened(daemon, 1, supervisor.pid) == "process 1 is never in a session"
+        assert opened(daemon, supervisor.pid, 1) == "process 1 is never in a session"
+
+
+def test_a_kernel_thread_is_refused(daemon: Daemon) -> None:
+    with child() as supervisor:
+        assert opened(daemon, 2, supervisor.pid) == "process 2 is a kernel thread"
+
+
+def test_a_set_user_id_program_of_the_user_is_not_the_users(daemon: Daemon) -> None:
+    program = daemon.directory / "becomes-root"
+    shutil.copy("/bin/sleep", program)
+    program.chmod(0o4755)
+
+    def work() -> str:
+        with child(str(program), "1000") as opener, child() as supervisor:
+            assert wait_for(lambda: os.stat(f"/proc/{opener.pid}").st_uid == 0)
+            return opened(daemon, opener.pid, supervisor.pid)
+
+    assert as_user(USER, work).endswith(f"is not user {USER}'s own, but of user 0")
+
+
+def test_a_program_with_capabilities_that_its_user_has_not_is_refused(daemon: Daemon) -> None:
+    program = daemon.directory / "privileged"
+    shutil.copy("/bin/sleep", program)
+    program.chmod(0o755)
+    net_raw = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # linux/capability.h, struct vfs_cap_data
+    try:
+        os.setxattr(program, "security.capability", net_raw)
+    except OSError as error:
+        pytest.skip(f"this file system keeps no capabilities: {error}")
+
+    def work() -> str:
+        with child(str(program), "1000") as opener, child() as supervisor:
+            assert wait_for(lambda: "2000" in Path(f"/proc/{opener.pid}/status").read_text())
+            return opened(daemon, opener.pid, supervisor.pid)
+
+    assert as_user(USER, work).endswith("has capabilities that its peer has not")
+
+
+def test_a_thread_is_found_by_the_number_that_it_calls_itself(daemon: Daemon) -> None:
+    def work() -> list[str]:
+        said = []
+        with child() as supervisor:
+            thread = threading.Thread(
+                target=lambda: said.append(opened(daemon, os.getpid(), supervisor.pid, tid=threading.get_native_id()))
+            )
+            thread.start()
+            thread.join()
+            said.append(opened(daemon, os.getpid(), supervisor.pid, tid=supervisor.pid))
+        return said
+
+    first, second = as_user(USER, work)
+    assert first == "ready"
+    assert "has no thread" in second
+
+
+def test_a_pidfd_of_a_thread_is_no_process(daemon: Daemon) -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        fd = os.pidfd_open(thread.native_id or 0, os.O_EXCL)  # PIDFD_THREAD
+        with child() as supervisor, handle(supervisor.pid) as other, daemon.client() as peer:
+            answer = ask(peer, "open", (fd, other), tid=1, epoch=1, policy="time", spare_root=False)
+        os.close(fd)
+        assert answer["refused"] == f"a pidfd names thread {thread.native_id}, not a process"
+    except OSError as error:
+        pytest.skip(f"this kernel has no pidfds of threads (Linux 6.9): {error}")
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_who_is_not_in_the_group_is_told_what_to_do(daemon: Daemon) -> None:
+    def work() -> list[str]:
+        try:
+            detbuildd.connect(str(daemon.path)).close()
+        except EngineUnavailable as error:
+            return [error.refused, error.remedy]
+        return []
+
+    refused, remedy = as_user(USER, work, gid=USER)
+    assert refused == f"this user may not talk to the daemon at {daemon.path}"
+    assert "usermod -a -G detbuild" in remedy
+
+
+def test_one_users_connections_do_not_use_up_anothers(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="detbuildd-") as name:
+        os.chmod(name, 0o755)
+        with Daemon(Path(name), {"connections_per_user": 5}, group=NOBODY) as daemon:
+            peers = [daemon.client() for _ in range(5)]
+            for peer in peers:
+                ask(peer, "hello")
+            assert as_user(USER, daemon.serves) is True
+            for peer in peers:
+                peer.close()
+
+
+# Containers -----------------------------------------------------------------------------------------------------
+
+CONTAINED = """
+import json, os, subprocess, sys, threading
+sys.path[:0] = sys.argv[2:]
+from pathlib import Path
+from daemons import Daemon, ask, child, handle, open_session
+daemon = Daemon(Path(sys.argv[1]))
+assert os.getpid() == 1, os.getpid()
+with child() as supervisor, daemon.client() as peer:
+    answer = open_session(peer, 1, supervisor.pid)
+    with daemon.client() as again:
+        hello = ask(again, "hello")
+    pin = daemon.directory / "pins" / str(answer.get("session"))
+    seen = {"answer": answer, "hello": hello, "supervisor": supervisor.pid, "uid": os.getuid()}
+    print(json.dumps({**seen, "pin": json.loads(pin.read_text()) if pin.exists() else None}))
+"""
+
+
+@pytest.fixture(scope="module")
+def public_files(daemon: Daemon) -> list[str]:
+    """The library and these tests where every user can read them."""
+    tests = Path(__file__).resolve().parents[1]
+    target = daemon.directory / "files"
+    shutil.copytree(LIBRARY, target / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(tests / "daemon", target / "daemon", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(tests / "conftest.py", target / "conftest.py")
+    (daemon.directory / "pins").chmod(0o755)
+    return [str(target / "lib"), str(target / "daemon"), str(target)]
+
+
+@pytest.mark.parametrize("uid", [0, USER])
+def test_from_a_container_with_its_own_pid_and_user_namespace(
+    daemon: Daemon, public_files: list[str], uid: int
+) -> None:
+    """Its first process calls itself 1, and root; the daemon knows better."""
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount", "--mount-proc"]
+    done = subprocess.run(
+        [*unshare, "/usr/bin/python3", "-c", CONTAINED, str(daemon.directory), *public_files],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        user=uid,
+        group=NOBODY if uid else 0,
+        extra_groups=[],
+        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": site_packages()},
+    )
+    if "Operation not permitted" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr}")
+    # Not the exit code: unshare(1) of util-linux 2.38 fails to restore its signal mask after the fact.
+    assert done.stdout, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["answer"]["kind"] == "ready", seen
+    assert seen["uid"] == 0
+    pin = seen["pin"]
+    assert pin["opener"] > 1
+    assert pin["tid"] == pin["opener"]
+    assert pin["supervisor"] not in (pin["opener"], seen["supervisor"])
+    assert seen["hello"]["held"] is True
+    assert seen["hello"]["supervisor"] == seen["supervisor"]
+    assert f"opened: user {uid}, process {pin['opener']}" in daemon.log
+
+
+def site_packages() -> str:
+    """Where pytest and yaml are, for a Python outside the virtual environment."""
+    return os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
+
+
+def test_hello_from_outside_a_session_says_that_there_is_none(daemon: Daemon) -> None:
+    with detbuildd.connect(str(daemon.path)) as peer:
+        assert detbuildd.supervisor(detbuildd.ask(peer, "hello")) == 0

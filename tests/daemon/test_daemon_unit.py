@@ -1,0 +1,66 @@
+"""The unit, the example of a configuration and the manual say what the daemon does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detbuild.daemon import config, machine
+from detbuild.engine import detbuildd
+
+TOP = Path(__file__).resolve().parents[2]
+FILES = TOP / "recipes-devtools/detbuildd/files"
+SERVICE = (FILES / "detbuildd.service").read_text()
+SETTINGS = dict(re.findall(r"^([A-Za-z]+)=(.*)$", SERVICE, re.M))
+
+
+def test_the_example_configuration_holds_the_defaults() -> None:
+    text = re.sub(r"^#(\w+:|  )", r"\1", (FILES / "detbuildd.yaml").read_text(), flags=re.M)
+    assert config.parse(yaml.safe_load(text)) == config.Config()
+    assert set(yaml.safe_load(text)) == set(asdict(config.Config()))
+    assert set(yaml.safe_load(text)["limits"]) == set(asdict(config.Limits()))
+
+
+def test_the_example_as_it_stands_changes_nothing() -> None:
+    assert config.load(FILES / "detbuildd.yaml", required=True) == config.Config()
+
+
+def test_the_manual_has_every_key_with_its_default() -> None:
+    manual = (TOP / "docs/daemon.md").read_text()
+    known = asdict(config.Config())
+    limits = known.pop("limits")
+    for key, value in known.items():
+        assert f"| `{key}` | `{value}` |" in manual
+    for key, value in limits.items():
+        assert f"| `limits:` `{key}` | {value} |" in manual
+
+
+def test_the_socket_unit_listens_where_clients_look() -> None:
+    unit = (FILES / "detbuildd.socket").read_text()
+    assert f"ListenStream={detbuildd.SOCKET}\n" in unit
+    assert "SocketMode=0660\n" in unit
+    assert f"SocketGroup={config.Config.group}\n" in unit
+
+
+def test_the_unit_leaves_what_the_daemon_needs_and_explains_each_capability() -> None:
+    left = set(SETTINGS["CapabilityBoundingSet"].split())
+    assert set(machine.CAPABILITIES) <= left
+    for name in left:
+        assert re.search(rf"^#   {name} ", SERVICE, re.M), name
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    for path in FILES.glob("detbuildd.s*"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/usr/bin/detbuildd", "/bin/true"))
+    units = [str(path) for path in sorted(tmp_path.iterdir())]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -1,0 +1,106 @@
+"""The eBPF engine on a real kernel: one virtual machine for each way in which a kernel may preempt itself.
+
+Every check inside is one test here: the claims of ``claims.py``, and the table of cases that all engines share.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "engine"), str(TESTS), str(TESTS / "kernel")]
+
+import claims  # noqa: E402  # these lie in directories that are on no path
+import clock_cases  # noqa: E402
+import clock_programs  # noqa: E402
+import machine  # noqa: E402
+import strict_cases  # noqa: E402
+import strict_table  # noqa: E402
+import table  # noqa: E402
+from disk import Disk  # noqa: E402
+
+import sources  # noqa: E402
+
+pytestmark = pytest.mark.kernel
+
+
+def checks(mode: str) -> Iterator[str]:
+    yield "the daemon starts"
+    yield from (claims.name(claim) for claim in claims.under(mode))
+    for user in claims.USERS[mode]:
+        yield from (f"as {user}: {name}" for name in (*(case.name for case in clock_cases.CASES), table.GAPS))
+    if mode == claims.MODES[0]:
+        yield from strict_table.NAMES
+    yield "the daemon stops"
+
+
+PROCESSORS = 4  # two for each machine
+CHECKS = [(mode, check) for mode in claims.MODES for check in checks(mode)]
+KINDS = {"dynamic": [], "static": ["-static"], "dynamic32": ["-m32"], "static32": ["-m32", "-static"]}
+
+Boot = Callable[[str], machine.Outcome | str]
+
+
+@pytest.fixture(scope="module")
+def boot(tmp_path_factory: pytest.TempPathFactory) -> Boot:
+    """What the checks said under a mode, or why there is no machine. Each runs once: at once, where processors are."""
+    try:
+        disk = _disk(tmp_path_factory)
+    except (machine.Unavailable, sources.Unavailable) as error:
+        reason = str(error)
+        return lambda mode: reason
+
+    end = time.monotonic() + machine.SECONDS
+
+    def run(mode: str) -> machine.Outcome:
+        left = end - time.monotonic()
+        if left <= 0:
+            return machine.Outcome(ended="the machine before it took all the time", late=True)
+        return machine.run(mode, tmp_path_factory.mktemp(f"vm-{mode}"), disk, "inside.py", mode, seconds=left)
+
+    with ThreadPoolExecutor(len(claims.MODES) if (os.cpu_count() or 1) >= PROCESSORS else 1) as pool:
+        outcomes = dict(zip(claims.MODES, pool.map(run, claims.MODES), strict=True))
+    return outcomes.__getitem__
+
+
+def _disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
+    """Raises Unavailable of machine or sources."""
+    machine.check()
+    inputs = tmp_path_factory.mktemp("inputs")
+    _programs(inputs / "programs")
+    (inputs / "lua").mkdir()
+    shutil.copy(sources.archive("lua5.4"), inputs / "lua")
+    return Disk(tmp_path_factory.mktemp("disk") / "image", machine.REPOSITORY, inputs)
+
+
+def _programs(directory: Path) -> None:
+    directory.mkdir()
+    clock_programs.build(directory)
+    shutil.rmtree(directory / "go-cache", ignore_errors=True)
+    for kind, flags in KINDS.items():
+        source = clock_programs.SOURCES / "file_times.c"
+        subprocess.run(["gcc", "-O1", *flags, str(source), "-o", str(directory / f"file_times-{kind}")], check=True)
+    strict_cases.build(directory)
+    strict_table.trace(directory)
+
+
+@pytest.mark.parametrize(("mode", "check"), CHECKS)
+def test_on_a_real_kernel(boot: Boot, mode: str, check: str) -> None:
+    outcome = boot(mode)
+    if isinstance(outcome, str):
+        pytest.skip(outcome)
+    if outcome.late and check not in outcome.problems:
+        pytest.skip(outcome.ended)
+    problem = outcome.problem(check)
+    if problem.startswith(table.LACKS):
+        pytest.skip(problem)
+    assert not problem, problem

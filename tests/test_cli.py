@@ -1,0 +1,53 @@
+"""The command's entrance."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from detbuild import __version__
+from detbuild.cli import main as entrance
+from detbuild.errors import DetbuildError
+
+
+def detbuild(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "detbuild", *arguments], check=False, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_version_is_the_packages() -> None:
+    assert detbuild("--version").stdout == f"detbuild {__version__}\n"
+
+
+def test_help_names_every_subcommand() -> None:
+    text = detbuild("--help").stdout
+    assert {"run"} <= set(entrance.names())
+    assert all(f"\n    {name} " in text for name in entrance.names())
+
+
+def test_an_unknown_subcommand_is_trouble() -> None:
+    result = detbuild("nonsense")
+    assert result.returncode == 2
+    assert "nonsense" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy", "text"),
+    [
+        ("", "", "it was refused"),
+        ("the disk is full", "", "it was refused. The disk is full"),
+        ("the disk is full.", "make room", "it was refused. The disk is full. Make room"),
+    ],
+)
+def test_an_error_reads_as_sentences(cause: str, remedy: str, text: str) -> None:
+    assert str(DetbuildError("it was refused", cause=cause, remedy=remedy)) == text
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["run", "--nonsense"], 125), (["epoch", "--nonsense", "."], 2)])
+def test_a_call_that_cannot_be_understood_exits_as_its_subcommand_in_trouble(arguments: list[str], code: int) -> None:
+    result = detbuild(*arguments)
+    assert result.returncode == code
+    assert "--nonsense" in result.stderr or "required" in result.stderr
