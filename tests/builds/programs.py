@@ -15,7 +15,7 @@ PROGRAMS = [
         "usr/bin/gzip",
         "sed -i /list-big/d tests/Makefile.am && autoreconf -f && ./configure --prefix=/usr",
         passed=20,
-        needs=("autoreconf",),
+        needs=("autoreconf", "makeinfo"),
         note="with a regenerated configure and without list-big",
     ),
     # Upstream's tarball has no test suite but the interpreter's own word.

@@ -12,7 +12,7 @@ from pathlib import Path
 from detbuild.engine import detbuildd
 
 PINS = Path("/sys/fs/bpf/detbuild")
-_STARTS = 280.0  # seconds, of which an emulated compiler takes most
+_STARTS = 600.0  # seconds, of which an emulated compiler takes most
 
 
 class Daemon:
