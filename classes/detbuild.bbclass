@@ -16,12 +16,13 @@
 #                         repositories, "known" the newest NEWS or ChangeLog, "youngest" the youngest file that
 #                         came out of an archive, "fallback" SOURCE_DATE_EPOCH_FALLBACK.
 #                             DETBUILD_EPOCH_SOURCES:pn-zlib = "known youngest fallback"
-#                         Hashed into do_unpack. A recipe may also set SOURCE_DATE_EPOCH itself.
+#                         Hashed into do_unpack. A recipe may also set SOURCE_DATE_EPOCH itself; that is hashed too.
 # DETBUILD_TASKS          The tasks that run in a session. += works in a recipe; local.conf is read before the default
 #                         is set, and += there would replace it.
 #                             DETBUILD_TASKS:append = " do_install"
 #                             DETBUILD_TASKS:remove:pn-acme = "do_compile"
-#                         Not hashed, but a task that joins is hashed with the three below.
+#                         Not hashed, but a task that joins is hashed with the three below. A change parses all
+#                         recipes again.
 # DETBUILD_POLICY         What a session fixes. "time": the wall clocks, and file times later than the epoch.
 #                         "strict": also the rules random, order, layout and identity. "observe": nothing, and
 #                         the audit tells what strict would fix. Rules are added with + and removed with -. Read
@@ -33,6 +34,12 @@
 #                             DETBUILD_RULES = '{"names": "mkversion", "clock": "real"}'
 # DETBUILD_RULES_VERSION  Version of the table of rules behind the policies; read from the library, not to be
 #                         set. Hashed into DETBUILD_TASKS.
+# DETBUILD_EPOCH_VERSION  The same of how the epoch is found. Hashed into do_unpack.
+# DETBUILD_NETWORK_TASKS  Names of DETBUILD_TASKS that get a session in spite of [network] = "1". Such tasks are
+#                         left out otherwise, because certificates need the real time. Tasks of SSTATETASKS are left
+#                         out always: their output is published before the session's end is known.
+#                             DETBUILD_NETWORK_TASKS:pn-acme = "do_compile"
+#                         Hashed like a task that joins.
 #
 # None of the following is hashed, and none may change what a build makes.
 #
@@ -43,15 +50,11 @@
 # DETBUILD_REQUIRE        Default "0". "1" fails a task whose session was degraded: the engine was missing or
 #                         could not hold something. For build farms.
 #                             DETBUILD_REQUIRE = "1"
-# DETBUILD_NETWORK_TASKS  Names of DETBUILD_TASKS that get a session in spite of [network] = "1". Such tasks are
-#                         left out otherwise, because certificates need the real time. Tasks of SSTATETASKS
-#                         have no session ever: their output is published before the session's end is known.
-#                             DETBUILD_NETWORK_TASKS:pn-acme = "do_compile"
 # DETBUILD_LOG_LEVEL      Default "summary", a line in the task's log. "reads" lists every kind of read as well.
 #                             DETBUILD_LOG_LEVEL = "reads"
-# DETBUILD_OBSERVED_TASKS Further tasks, of every kind, that run in a session of policy "observe": nothing is fixed for
-#                         them, and `detbuild audit` tells which of them to add to DETBUILD_TASKS, and why. Empty by
-#                         default, for it costs time.
+# DETBUILD_OBSERVED_TASKS Further tasks, those of SSTATETASKS too, that run in a session of policy "observe": nothing is
+#                         fixed for them, and `detbuild audit` tells which of them to add to DETBUILD_TASKS, and why.
+#                         Empty by default, for it costs time.
 #                             DETBUILD_OBSERVED_TASKS = "do_configure do_install do_rootfs"
 # DETBUILD_AUDIT_DIR      Where the audits of all tasks are collected, for `detbuild audit`. `detbuild-compare` leaves a
 #                         directory detbuild-audit at the top of what it compares, or in a directory deploy, out;
@@ -80,6 +83,7 @@ DETBUILD_TASKS ?= "\
 DETBUILD_POLICY ?= "time"
 DETBUILD_RULES ?= ""
 DETBUILD_RULES_VERSION := "${@__import__('detbuild.policy', fromlist=['VERSION']).VERSION}"
+DETBUILD_EPOCH_VERSION := "${@__import__('detbuild.epoch', fromlist=['VERSION']).VERSION}"
 DETBUILD_ENGINE ?= "auto"
 DETBUILD_SOCKET ?= "/run/detbuild/detbuildd.sock"
 DETBUILD_REQUIRE ?= "0"
@@ -89,21 +93,26 @@ DETBUILD_OBSERVED_TASKS ?= ""
 DETBUILD_AUDIT_DIR ?= "${DEPLOY_DIR}/detbuild-audit"
 DETBUILD_STATE ?= "${TOPDIR}/cache/detbuild"
 
-DETBUILD_UNHASHED = "DETBUILD_TASKS DETBUILD_ENGINE DETBUILD_SOCKET DETBUILD_REQUIRE DETBUILD_NETWORK_TASKS \
-    DETBUILD_OBSERVED_TASKS DETBUILD_LOG_LEVEL DETBUILD_AUDIT_DIR DETBUILD_STATE DETBUILD_LAYERDIR DETBUILD_UNHASHED"
-BB_BASEHASH_IGNORE_VARS:append = " ${DETBUILD_UNHASHED}"
+DETBUILD_UNHASHED = "DETBUILD_ENGINE DETBUILD_SOCKET DETBUILD_REQUIRE DETBUILD_OBSERVED_TASKS DETBUILD_LOG_LEVEL \
+    DETBUILD_AUDIT_DIR DETBUILD_STATE DETBUILD_LAYERDIR DETBUILD_UNHASHED"
+# The two lists of tasks decide at parse time who is hashed with the policy: BitBake's parse cache must know them.
+BB_BASEHASH_IGNORE_VARS:append = " ${DETBUILD_UNHASHED} DETBUILD_TASKS DETBUILD_NETWORK_TASKS"
 BB_HASHCONFIG_IGNORE_VARS:append = " ${DETBUILD_UNHASHED}"
 
 python create_source_date_epoch_stamp() {
     import detbuild.recipe
     detbuild.recipe.stamp(d)
 }
-create_source_date_epoch_stamp[vardeps] += "DETBUILD_EPOCH_SOURCES"
+create_source_date_epoch_stamp[vardeps] += "\
+    DETBUILD_EPOCH_SOURCES DETBUILD_EPOCH_VERSION DETBUILD_STATED_EPOCH SOURCE_DATE_EPOCH_FALLBACK \
+"
 
 # A recipe that leaves gets this in its place, which is what OE-Core's does, and nothing in place of the next.
 python detbuild_leave_stamp() {
     source = d.getVar("SOURCE_BASEDIR") or d.getVar("S")
     oe.reproducible.epochfile_write(oe.reproducible.get_source_date_epoch(d, source), d.getVar("SDE_FILE"), d)
+    import detbuild.recipe
+    detbuild.recipe.forget_copies(d)
 }
 
 # What comes from sstate or from shared sources did not pass through the stamp above.

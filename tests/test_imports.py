@@ -27,7 +27,8 @@ FLOORS = (
     ("foreground",),
     ("compare",),
     ("report",),
-    ("recipe", "task"),
+    ("recipe",),
+    ("task",),
     ("doctor",),
     ("cli",),
 )

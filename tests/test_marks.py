@@ -40,11 +40,15 @@ def test_a_mark_goes_with_the_recipes_logs(marks: Marks, tmp_path: Path) -> None
     marks.clear(MARK.tid)
 
 
-def test_a_build_reports_its_own_marks_and_once(marks: Marks, tmp_path: Path) -> None:
+def test_every_build_reports_the_marks_that_count_and_once(marks: Marks, tmp_path: Path) -> None:
     marks.degrade(MARK, str(tmp_path / "temp"))
-    assert marks.report("another build") == []
-    assert marks.report(MARK.build) == [MARK]
-    assert marks.report(MARK.build) == []
+    for _ in range(2):
+        marks.begin()
+        assert marks.report() == [MARK]
+        assert marks.report() == []
+    marks.begin()
+    marks.clear(MARK.tid)
+    assert marks.report() == []
 
 
 def test_an_open_session_is_there_until_it_is_closed(marks: Marks) -> None:
@@ -55,7 +59,7 @@ def test_an_open_session_is_there_until_it_is_closed(marks: Marks) -> None:
 
 def test_a_new_build_forgets_the_sessions_of_one_that_was_killed(marks: Marks) -> None:
     marks.open(MARK)
-    marks.close_all()
+    marks.begin()
     assert marks.close(MARK.tid) is None
 
 
@@ -68,7 +72,7 @@ def test_what_another_version_wrote_is_no_mark(marks: Marks, tmp_path: Path) -> 
 
 def test_nothing_was_ever_marked(marks: Marks, tmp_path: Path) -> None:
     assert list(marks.degraded()) == []
-    assert marks.report("any") == []
+    assert marks.report() == []
     marks.clear(MARK.tid)
-    marks.close_all()
+    marks.begin()
     assert not (tmp_path / "state").exists()

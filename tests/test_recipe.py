@@ -455,6 +455,23 @@ class TestSharedSource:
         assert user.deploy(UNPACKDIR=build.unpackdir, S=build.unpackdir / "p-1").evidence == str(build.copy)
         assert user.kept() == (MIDDLE, MIDDLE)
 
+    def test_a_kernel_that_leaves_detbuild_leaves_no_old_epoch_for_the_users_of_its_source(
+        self, build: Build, tmp_path: Path
+    ) -> None:
+        shared = tmp_path / "work-shared/machine/kernel-source"
+        build.set(STAGING_KERNEL_DIR=shared)
+        build.d.setVar("__inherit_cache", ["classes/kernel.bbclass"])
+        shared.mkdir(parents=True)
+        build.unpack()
+        beside = Path(f"{shared}{epoch.FILE_NAMES[0]}")
+        assert beside.exists()
+        recipe.forget_copies(build.d)
+        assert not beside.exists()
+        assert not build.copy.exists()
+        build.copy.write_text("somebody else's")
+        recipe.forget_copies(build.d)
+        assert build.copy.exists()
+
     def test_a_kernel_from_sstate_leaves_its_epoch_for_the_users_of_its_source(
         self, build: Build, tmp_path: Path
     ) -> None:

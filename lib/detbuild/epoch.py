@@ -21,6 +21,8 @@ from detbuild import file_times, git_history
 from detbuild.errors import EpochError
 from detbuild.paths import Walk, few, printable
 
+VERSION = 1
+"""Enters do_unpack's signature: raise it with every change by which a source tree can get another epoch."""
 ORDER = ("file", "git", "known", "youngest", "fallback")
 FILE_NAMES = ("__source-date-epoch.txt", "__source_date_epoch.txt")
 """The epoch file's name, and OE-Core's spelling of it."""

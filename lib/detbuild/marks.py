@@ -55,8 +55,9 @@ class Marks:
             path.unlink()
         return mark
 
-    def close_all(self) -> None:
-        """At the start of a build, what still looks open belongs to a build that was killed."""
+    def begin(self) -> None:
+        """At the start of a build: what still looks open belongs to a build that was killed."""
+        self._reported.unlink(missing_ok=True)
         for path in _list(self._open):
             path.unlink()
 
@@ -84,12 +85,15 @@ class Marks:
             if mark:
                 yield mark
 
-    def report(self, build: str) -> list[Mark]:
-        """The build's degraded sessions, once: a multiconfig build completes once for each configuration."""
-        marks = sorted((mark for mark in self.degraded() if mark.build == build), key=lambda mark: mark.tid)
-        if not marks or (self._reported.exists() and self._reported.read_text() == build):
+    def report(self) -> list[Mark]:
+        """The degraded sessions, of earlier builds too, whose output is still in use.
+
+        Once a build: one of several configurations completes once for each.
+        """
+        marks = sorted(self.degraded(), key=lambda mark: mark.tid)
+        if not marks or self._reported.exists():
             return []
-        self._reported.write_text(build)
+        self._reported.touch()
         return marks
 
 

@@ -67,6 +67,22 @@ def restore(d: Any) -> int | None:
     return value
 
 
+def forget_copies(d: Any) -> None:
+    """Of a recipe that has left: remove what an earlier stamp left beside SDE_FILE, for others to find."""
+    for path in (_copy(d), *_beside_kernel(d)):
+        if epoch.is_own(path):
+            os.unlink(path)
+
+
+def stated(d: Any) -> str:
+    """The SOURCE_DATE_EPOCH that the recipe or its configuration sets; "" where OE-Core's function finds it.
+
+    bitbake.conf asks a function, which reads SDE_FILE; anything else was set.
+    """
+    raw = d.getVar("SOURCE_DATE_EPOCH", False)
+    return "" if not raw or "get_source_date_epoch_value" in raw else str(d.getVar("SOURCE_DATE_EPOCH"))
+
+
 def sources(d: Any) -> Sources:
     """Where the sources of this recipe are, and which of their times can be believed.
 
@@ -153,11 +169,8 @@ def _order(d: Any) -> list[str]:
 
 
 def _stated(d: Any) -> Epoch | None:
-    # bitbake.conf asks a function, which reads SDE_FILE; anything else was set by the recipe or its configuration.
-    raw = d.getVar("SOURCE_DATE_EPOCH", False)
-    if not raw or "get_source_date_epoch_value" in raw:
-        return None
-    return Epoch(epoch.parse(d.getVar("SOURCE_DATE_EPOCH"), "SOURCE_DATE_EPOCH"), "file", d.getVar("FILE"))
+    value = stated(d)
+    return Epoch(epoch.parse(value, "SOURCE_DATE_EPOCH"), "file", d.getVar("FILE")) if value else None
 
 
 def _fallback(d: Any) -> int:

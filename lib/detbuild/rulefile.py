@@ -61,14 +61,18 @@ def parse(text: str) -> tuple[Program, ...]:
                 remedy="put names and values in double quotes, all in single ones",
             ) from error
         return _located(value, "DETBUILD_RULES")
-    paths = text.split()
-    for path in paths:
+    for path in files(text):
         if not os.path.isabs(path):
             raise PolicyError(
                 f"DETBUILD_RULES names {path!r}, which is neither JSON nor an absolute path",
                 remedy="write ${TOPDIR}/conf/rules.json, or the rows themselves",
             )
-    return tuple(row for path in paths for row in load(path))
+    return tuple(row for path in files(text) for row in load(path))
+
+
+def files(text: str) -> list[str]:
+    """The paths that DETBUILD_RULES names; none where it holds the rows themselves."""
+    return [] if text.lstrip().startswith(("[", "{")) else text.split()
 
 
 def to_json(rows: Sequence[Program]) -> str:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import bb
 import bb.build
 import bb.event
+import bb.parse
 import bb.utils
 
-from detbuild import audits, policy, rulefile, session
+from detbuild import audits, policy, recipe, rulefile, session
 from detbuild.audit import Audit
 from detbuild.errors import DetbuildError, EngineDied, SessionError
 from detbuild.marks import Mark, Marks
@@ -26,7 +28,7 @@ from detbuild.program import Program
 
 _EPOCH_TASK = "do_deploy_source_date_epoch"
 _STAMP = "create_source_date_epoch_stamp"
-_HASHED = " DETBUILD_POLICY DETBUILD_RULES_VERSION"
+_HASHED = " DETBUILD_POLICY DETBUILD_RULES_VERSION DETBUILD_STATED_EPOCH"
 
 # At most one: a process that filtered itself cannot take that back.
 _attached: list[session.Attached] = []
@@ -64,8 +66,12 @@ def prepare(d: Any) -> None:
     hashed = _HASHED
     if d.getVar("DETBUILD_RULES"):
         hashed += _hash_rules(d)
+    if stated := recipe.stated(d):
+        # SOURCE_DATE_EPOCH itself is in BB_BASEHASH_IGNORE_VARS, for OE-Core's value is known after parsing alone.
+        d.setVar("DETBUILD_STATED_EPOCH", stated)
     for task in waits.keys() & d.getVar("DETBUILD_TASKS").split():
-        d.appendVarFlag(task, "vardeps", hashed)
+        if not _left_out(d, task):
+            d.appendVarFlag(task, "vardeps", hashed)
     if _EPOCH_TASK not in waits:
         return
     if "do_unpack" not in waits:
@@ -90,6 +96,8 @@ def _hash_policy(d: Any) -> None:
 
 
 def _hash_rules(d: Any) -> str:
+    for path in rulefile.files(d.getVar("DETBUILD_RULES")):
+        bb.parse.mark_dependency(d, path)
     try:
         d.setVarFlag("DETBUILD_RULES", "vardepvalue", rulefile.to_json(_rules(d)))
     except DetbuildError as error:
@@ -149,28 +157,33 @@ def started(e: Any) -> None:
     marks.clear(_tid(d, task))
     _record(d, task).unlink(missing_ok=True)
     _collected(d, task).path.unlink(missing_ok=True)
-    in_sstate = task in (d.getVar("SSTATETASKS") or "").split()
-    if in_sstate:
+    if _in_sstate(d, task):
         _keep_from_sstate(d, marks)
     if not _enabled(d):
         return
     if task not in d.getVar("DETBUILD_TASKS").split():
         if _only_observed(d, task):
             _open_to_observe(d)
-    elif in_sstate:
-        bb.warn(f"{task} runs outside a session: it is in SSTATETASKS. Take it out of DETBUILD_TASKS")
-    elif _has_network(d, task):
-        bb.warn(
-            f'{task} runs outside a session: it has [network] = "1", and certificates need the real time. '
-            f"If it needs none, add it to DETBUILD_NETWORK_TASKS"
-        )
+    elif why := _left_out(d, task):
+        bb.warn(f"{task} runs outside a session: {why}")
     else:
         _open(e, marks)
 
 
-def _has_network(d: Any, task: str) -> bool:
-    forced = task in d.getVar("DETBUILD_NETWORK_TASKS").split()
-    return bool(bb.utils.to_boolean(d.getVarFlag(task, "network"))) and not forced
+def _left_out(d: Any, task: str) -> str:
+    """Why one of DETBUILD_TASKS gets no session all the same, with what to do; "" where it gets one."""
+    if _in_sstate(d, task):
+        return "it is in SSTATETASKS. Take it out of DETBUILD_TASKS"
+    if bb.utils.to_boolean(d.getVarFlag(task, "network")) and task not in d.getVar("DETBUILD_NETWORK_TASKS").split():
+        return (
+            'it has [network] = "1", and certificates need the real time. '
+            "If it needs none, add it to DETBUILD_NETWORK_TASKS"
+        )
+    return ""
+
+
+def _in_sstate(d: Any, task: str) -> bool:
+    return task in (d.getVar("SSTATETASKS") or "").split()
 
 
 def _only_observed(d: Any, task: str) -> bool:
@@ -182,7 +195,7 @@ def _open_to_observe(d: Any) -> None:
     """Nothing is fixed, so nothing is lost where it cannot be opened, and no mark is needed."""
     try:
         _attached.append(_attach(d, "observe"))
-    except DetbuildError as error:
+    except (DetbuildError, OSError) as error:
         bb.warn(f"detbuild: not observed: {error}")
     else:
         bb.note(f"detbuild: session that only observes, engine {_attached[-1].engine}")
@@ -198,7 +211,7 @@ def _open(e: Any, marks: Marks) -> None:
     d, task = e.data, e.getTask()
     try:
         attached = _attach(d, d.getVar("DETBUILD_POLICY"))
-    except SessionError as error:
+    except (SessionError, OSError) as error:  # OSError: no room for one more process, say
         _degrade(e, marks, (str(error),))
     except DetbuildError as error:
         _fail(e, str(error))
@@ -245,15 +258,15 @@ def ended(e: Any) -> None:
         return
     d, task = e.data, e.getTask()
     succeeded = isinstance(e, bb.build.TaskSucceeded)
+    marks = Marks(d.getVar("DETBUILD_STATE"))
+    marks.close(_tid(d, task))
     try:
         audit = _attached.pop().close()
     except EngineDied as error:
         if succeeded:
-            bb.fatal(f"{task}: {error}")
+            _fail(e, f"{task}: {error}")
         bb.error(f"{task}: {error}")
         return
-    marks = Marks(d.getVar("DETBUILD_STATE"))
-    marks.close(_tid(d, task))
     audit.observed = _only_observed(d, task)
     _record(d, task).write_text(audit.to_json())
     try:
@@ -283,10 +296,15 @@ def _degrade(e: Any, marks: Marks, why: tuple[str, ...]) -> None:
     marks.degrade(_mark(d, task, why=why), d.getVar("T"))
 
 
-def _fail(e: Any, sentence: str) -> None:
+def _fail(e: Any, sentence: str) -> NoReturn:
     if isinstance(e, bb.build.TaskStarted):
         _announce(e)
-    bb.fatal(sentence)
+        bb.fatal(sentence)
+    # Past a task's own end BitBake takes an exception for a defect of its own: it prints a traceback, and the user
+    # interface never hears that the task has ended.
+    bb.error(sentence)
+    bb.event.fire(bb.build.TaskFailed(e.getTask(), e._fn, e.logfile, e.data, True), e.data)
+    sys.exit(1)
 
 
 def _announce(e: Any) -> None:
@@ -312,9 +330,9 @@ def observe(e: Any) -> None:
     """In BitBake's server: what no task can say itself."""
     marks = Marks(e.data.getVar("DETBUILD_STATE"))
     if isinstance(e, bb.event.BuildStarted):
-        marks.close_all()
+        marks.begin()
     elif isinstance(e, bb.event.BuildCompleted):
-        _report(marks.report(e.data.getVar("BUILDNAME") or ""))
+        _report(e.data, marks.report())
     else:
         mark = marks.close(e.taskid)
         if mark:
@@ -326,14 +344,18 @@ def observe(e: Any) -> None:
             )
 
 
-def _report(marks: list[Mark]) -> None:
-    if marks:
-        recipes = sorted({mark.recipe for mark in marks})
-        bb.warn(
-            f"detbuild: {len(marks)} degraded session{'s' * (len(marks) > 1)}, of {', '.join(recipes)}: what they "
-            "made may differ elsewhere, and nothing that was made of it went to sstate. "
-            f"The first: {'; '.join(marks[0].why)}. See `detbuild doctor`"
-        )
+def _report(d: Any, marks: list[Mark]) -> None:
+    if not marks:
+        return
+    recipes = sorted({mark.recipe for mark in marks})
+    earlier = sum(mark.build != d.getVar("BUILDNAME") for mark in marks)
+    bb.warn(
+        f"detbuild: {len(marks)} degraded session{'s' * (len(marks) > 1)}, of {', '.join(recipes)}"
+        f"{f' ({earlier} in an earlier build)' if earlier else ''}: what they made may differ elsewhere, and nothing "
+        f"that was made of it went to sstate. The first: {'; '.join(marks[0].why)}. See "
+        f"`{d.getVar('DETBUILD_LAYERDIR')}/scripts/detbuild doctor`; then `bitbake -C "
+        f"{marks[0].task.removeprefix('do_')} RECIPE` makes it anew"
+    )
 
 
 def _mark(d: Any, task: str, **known: Any) -> Mark:

@@ -17,7 +17,7 @@ import pytest
 from embedded import Build, Refused, Result
 
 import detbuild
-from detbuild import audits, policy, session
+from detbuild import audits, epoch, policy, session
 from detbuild.audit import LEAKED, Audit, Gap
 from detbuild.errors import EngineDied
 from detbuild.exposure import Exposure
@@ -270,7 +270,7 @@ def test_a_recipe_that_left_restores_nothing_and_takes_its_epoch_as_without_the_
     build = layer.build()
     for name, ours in (("x", True), ("y", False)):
         d = build.parse(name)
-        assert ("detbuild.recipe" in d.getVar("create_source_date_epoch_stamp", False)) == ours
+        assert ("detbuild.recipe.stamp" in d.getVar("create_source_date_epoch_stamp", False)) == ours
         assert ("detbuild.recipe" in d.getVar("detbuild_restore_epoch", False)) == ours
 
 
@@ -281,10 +281,10 @@ def test_an_epoch_that_is_no_number_fails_the_task_with_a_sentence(layer: Layer)
 
 
 def test_two_recipes_at_once_have_two_epochs(layer: Layer) -> None:
-    for name, other, epoch in (("x", "y", 1111111111), ("y", "x", 1222222222)):
+    for name, other, moment in (("x", "y", 1111111111), ("y", "x", 1222222222)):
         layer.recipe(
             name,
-            f'SOURCE_DATE_EPOCH = "{epoch}"\ndo_compile() {{\n    touch ${{TOPDIR}}/{name}.up\n'
+            f'SOURCE_DATE_EPOCH = "{moment}"\ndo_compile() {{\n    touch ${{TOPDIR}}/{name}.up\n'
             f"    while [ ! -e ${{TOPDIR}}/{other}.up ]; do sleep 0.05; done\n    date +%s > ${{T}}/seen\n}}\n",
         )
     assert layer.run("x", "y", jobs=2).exit_code == 0
@@ -347,7 +347,6 @@ UNHASHED = (
     'DETBUILD_SOCKET = "/elsewhere/socket"',
     'DETBUILD_LOG_LEVEL = "reads"',
     'DETBUILD_REQUIRE = "1"',
-    'DETBUILD_NETWORK_TASKS = "do_install"',
     'DETBUILD_STATE = "${TOPDIR}/elsewhere"',
     'DETBUILD_AUDIT_DIR = "${TOPDIR}/audits"',
     'BB_NUMBER_THREADS = "7"\nPARALLEL_MAKE = "-j 7"',
@@ -381,11 +380,25 @@ def test_a_task_that_joins_is_the_only_one_to_change_and_is_then_hashed_with_the
     before = layer.build()
     hashes, config = before.basehashes("x"), before.data.get_hash()
     joined = layer.build(JOINS)
-    assert joined.data.get_hash() == config
+    # BitBake's cache of parsed recipes holds the hashes: it must be another one.
+    assert joined.data.get_hash() != config
     after = joined.basehashes("x")
     assert {task for task in hashes if hashes[task] != after[task]} == {"do_install"}
     stricter = layer.build(f'{JOINS}\nDETBUILD_POLICY = "strict"').basehashes("x")
     assert {task for task in hashes if after[task] != stricter[task]} == {"do_compile", "do_install"}
+
+
+@pytest.mark.parametrize("why", ['do_install[network] = "1"\n', 'SSTATETASKS = "do_install"\n'])
+def test_a_task_that_is_left_out_is_hashed_like_one_that_never_joined(layer: Layer, why: str) -> None:
+    layer.recipe("x", CLOCK + INSTALLS + why)
+    before = layer.build()
+    outside, config = before.basehashes("x"), before.data.get_hash()
+    assert layer.build(JOINS).basehashes("x") == outside
+    forced = layer.build(f'{JOINS}\nDETBUILD_NETWORK_TASKS = "do_install"')
+    assert forced.data.get_hash() != config
+    after = forced.basehashes("x")
+    expected = {"do_install"} if "network" in why else set()
+    assert {task for task in outside if outside[task] != after[task]} == expected
 
 
 def test_naming_a_task_that_a_recipe_has_not_changes_nothing(layer: Layer) -> None:
@@ -449,7 +462,10 @@ def test_a_changed_file_of_rules_changes_the_tasks_with_a_session(layer: Layer) 
     hashes = []
     for name in ("one", "two"):
         file.write_text(f'[{{"names": "{name}"}}]')
-        hashes.append(layer.build(f'DETBUILD_RULES = "{file}"').basehashes("x"))
+        build = layer.build(f'DETBUILD_RULES = "{file}"')
+        hashes.append(build.basehashes("x"))
+        # By this BitBake knows that it has to parse the recipe again.
+        assert str(file) in {path for path, _ in build.parse("x").getVar("__depends", False)}
     assert {task for task in hashes[0] if hashes[0][task] != hashes[1][task]} == {"do_compile"}
 
 
@@ -479,6 +495,25 @@ def test_other_sources_of_the_epoch_change_the_unpack_alone(layer: Layer) -> Non
     assert changed(layer, 'DETBUILD_EPOCH_SOURCES = "git fallback"') == {"do_unpack"}
 
 
+@pytest.mark.parametrize(
+    ("conf", "tasks"),
+    [
+        ('SOURCE_DATE_EPOCH_FALLBACK = "1400000000"', {"do_unpack"}),
+        ('SOURCE_DATE_EPOCH:pn-x = "1400000000"', {"do_unpack", "do_compile"}),
+    ],
+)
+def test_another_epoch_of_the_configuration_changes_whom_it_is_for(layer: Layer, conf: str, tasks: set[str]) -> None:
+    assert changed(layer, conf) == tasks
+
+
+def test_another_way_to_find_the_epoch_changes_the_unpack_alone(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer.recipe("x")
+    before = layer.build().basehashes("x")
+    monkeypatch.setattr(epoch, "VERSION", epoch.VERSION + 1)
+    after = layer.build().basehashes("x")
+    assert {task for task in before if before[task] != after[task]} == {"do_unpack"}
+
+
 def test_leaving_changes_both(layer: Layer) -> None:
     assert changed(layer, 'DETBUILD_ENABLED = "0"') == {"do_unpack", "do_compile"}
 
@@ -506,7 +541,17 @@ def test_a_missing_engine_degrades_with_one_warning(layer: Layer) -> None:
     result = layer.run("x", "y", conf='DETBUILD_ENGINE = "nosuch"')
     assert result.exit_code == 0
     assert len(warnings(result)) == 1
-    assert "2 degraded sessions, of x-1.0, y-1.0" in warnings(result)[0]
+    assert "2 degraded sessions, of x-1.0, y-1.0: " in warnings(result)[0]
+    assert f"`{TOP}/scripts/detbuild doctor`; then `bitbake -C compile RECIPE`" in warnings(result)[0]
+
+
+def test_a_later_build_tells_of_what_is_degraded_still(layer: Layer) -> None:
+    layer.recipe("x", CLOCK + INSTALLS)
+    layer.run("x", conf='DETBUILD_ENGINE = "nosuch"')
+    time.sleep(1.1)  # BitBake names a build by its second
+    later = layer.build().run("x:do_install")
+    assert "1 degraded session, of x-1.0 (1 in an earlier build): " in warnings(later)[0]
+    assert not warnings(layer.build().run("x:do_compile", force=True))
 
 
 def test_a_missing_engine_fails_where_sessions_are_required(layer: Layer) -> None:
@@ -560,12 +605,22 @@ def test_a_gap_degrades_and_is_named(layer: Layer, ends: Callable[[Audit | Engin
     assert layer.record("x")["degraded"]
 
 
+def _failed_at_its_end(result: Result, why: str) -> None:
+    """As BitBake's user interface wants it: the reason and the event, and no traceback."""
+    task = result["x:do_compile"]
+    assert why in "\n".join(task.messages)
+    assert "Traceback" not in "\n".join(task.messages)
+    names = [type(event).__name__ for event in task.events]
+    assert names.count("TaskFailed") == 1
+    assert "TaskSucceeded" not in names
+
+
 def test_a_gap_fails_where_sessions_are_required(layer: Layer, ends: Callable[[Audit | EngineDied], None]) -> None:
     ends(GAP)
     layer.recipe("x")
     result = layer.run("x", conf='DETBUILD_REQUIRE = "1"')
     assert result.exit_code == 1
-    assert "escaped: make left the session" in "\n".join(result["x:do_compile"].messages)
+    _failed_at_its_end(result, "escaped: make left the session")
     assert not list((layer.root / "build/tmp/stamps").rglob("*do_compile*"))
 
 
@@ -574,7 +629,8 @@ def test_an_engine_that_died_fails_the_task_always(layer: Layer, ends: Callable[
     layer.recipe("x")
     result = layer.run("x")
     assert result.exit_code == 1
-    assert "the session's engine died" in "\n".join(result["x:do_compile"].messages)
+    _failed_at_its_end(result, "the session's engine died")
+    assert not list((layer.root / "build/cache/detbuild/open").iterdir())
 
 
 @pytest.mark.parametrize("dependency", ["", 'do_compile[depends] = "x:do_compile"\n'])
