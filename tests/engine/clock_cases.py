@@ -274,7 +274,7 @@ def _session(cases: Sequence[Case], programs: Path, epoch: int, engine: str) -> 
         input="\n".join(lines),
         stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=400,
         check=True,
     )
     after = {clock: time.clock_gettime(clock) for clock in REAL_CLOCKS.values()}

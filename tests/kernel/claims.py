@@ -11,7 +11,7 @@ from hand import State
 
 Claim = Callable[[State], None]
 
-LIMIT = 200  # seconds: a busy host emulates slowly
+LIMIT = 600  # seconds: nothing may hang, and a busy host emulates slowly
 _GAPS: tuple[Claim, ...] = (
     gaps.a_sleep_whose_duration_is_out_of_reach_is_a_gap,
     gaps.a_result_that_could_not_be_rewritten_is_a_gap_in_the_sessions_record,
@@ -62,12 +62,8 @@ CLAIMS: tuple[Claim, ...] = (
     user.an_upgrade_leaves_sessions_to_the_programs_that_hold_them,
 )
 LIMITS: dict[Claim, int] = {
-    user.lua_built_twice_is_the_same: 1000,
-    user.a_task_of_bitbake_is_in_a_session_of_the_engine: 300,
-    # These compile another set of programs.
-    gaps.a_session_with_too_many_processes_has_a_gap: 400,
-    gaps.fexit_programs_that_the_kernel_skips_are_a_gap: 400,
-    user.an_upgrade_leaves_sessions_to_the_programs_that_hold_them: 700,
+    user.lua_built_twice_is_the_same: 1200,
+    user.an_upgrade_leaves_sessions_to_the_programs_that_hold_them: 1200,  # it compiles two more sets of programs
 }
 
 MODES = ("voluntary", "full")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -101,10 +100,9 @@ def run(
     environment = {**os.environ, "PATH": f"{vng.parent}:{os.environ['PATH']}"}
     with (share / "console").open("wb") as console:
         machine = subprocess.Popen(
-            ["nice", *command], stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=environment,
+            command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=environment,
             cwd=share, start_new_session=True,
         )  # fmt: skip
-        _step_back(machine.pid)
         late = False
         try:
             code = machine.wait(seconds)
@@ -116,12 +114,6 @@ def run(
                 os.killpg(machine.pid, signal.SIGKILL)
                 machine.wait()
     return _outcome(share, ended, late)
-
-
-def _step_back(leader: int) -> None:
-    """Where each session of processes has a share of the processors, niceness counts inside of one (sched(7))."""
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{leader}/autogroup").write_text("10")
 
 
 def _outcome(share: Path, ended: str, late: bool) -> Outcome:

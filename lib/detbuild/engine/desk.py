@@ -194,6 +194,8 @@ class Desk:
         given = self._handouts.called(call, rule, known.flags, stream)
         if given.source:
             self._count(key, given.source, given.outcome)
+            if given.lacking:
+                self.gap("left real", f"{self.name(key)} read {given.source}, which the engine ebpf does not fix")
             self._drew(call.tid, stream, draws)
 
     def _of_the_world(self, rule: Rule, abi: Abi, thread: Thread, arguments: Sequence[int]) -> int | None:

@@ -25,10 +25,14 @@ from detbuild.policy import Rule, Treatment
 
 
 class Handout(NamedTuple):
-    """What became of an open: its name for the record and the outcome, "" where it is none of the table's."""
+    """What became of an open: its name for the record and the outcome, "" where it is none of the table's.
+
+    ``lacking``: the policy fixes it, and here it is real.
+    """
 
     source: str = ""
     outcome: str = ""
+    lacking: bool = False
 
 
 class Handouts:
@@ -59,7 +63,9 @@ class Handouts:
             if ours is not None:
                 return Handout(found.source, FIXED) if self._give(call, ours, how) else Handout()
             with opened(directory, name or b"") as place:
-                return Handout(found.source, LEAKED) if place and os.access(place, os.R_OK) else Handout()
+                if not place or not os.access(place, os.R_OK):
+                    return Handout()
+                return Handout(found.source, LEAKED, not real)
         except OSError as error:
             if error.errno == errno.ESRCH:
                 raise

@@ -75,6 +75,8 @@ def _expect(peer: socket.socket, kind: str) -> protocol.Message:
         )
     if message["kind"] == "error":
         raise EngineUnavailable(message["refused"], cause=message["cause"], remedy=message["remedy"])
+    if message["kind"] == "died":
+        raise EngineUnavailable(f"the tracer died: {str(message['reason']).strip().splitlines()[-1]}")
     if message["kind"] != kind:
         raise ProtocolError(f"expected {kind} from the tracer, got {message['kind']}")
     return message
