@@ -66,7 +66,18 @@ def test_what_was_fixed_or_passed_is_shown_only_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("audit", "remedy"),
     [
-        (Audit("tracer", 1, "observe", reads={LEAK: 1}, observed=True), "add do_compile to DETBUILD_TASKS"),
+        (
+            Audit("tracer", 1, "observe", reads={LEAK._replace(source="time"): 1}, observed=True),
+            "add do_compile to DETBUILD_TASKS",
+        ),
+        (
+            Audit("tracer", 1, "observe", reads={LEAK: 1}, observed=True),
+            "add do_compile to DETBUILD_TASKS, with policy strict",
+        ),
+        (
+            Audit("tracer", 1, "observe", reads={LEAK._replace(source="/proc/meminfo"): 1}, observed=True),
+            "no policy fixes it",
+        ),
         (Audit("tracer", 1, "observe", reads={LEAK: 1}), "policy strict fixes it"),
         (Audit("tracer", 1, "observe", reads={LEAK._replace(source="/dev/urandom"): 1}), "policy strict fixes it"),
         (Audit("tracer", 1, "observe", reads={LEAK._replace(source="/proc/meminfo"): 1}), "no policy fixes it"),

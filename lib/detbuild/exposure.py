@@ -214,12 +214,14 @@ def remedy(audit: Audit, read: Read, task: str) -> str:
 def _leak_remedy(audit: Audit, read: Read, task: str) -> str:
     if read.source in _UNFIXABLE:
         return _UNFIXABLE[read.source]
+    fixing = _fixing(read.source)
+    if _observing(audit) and not fixing:
+        return "no policy fixes it"
     if audit.observed and task:
-        return f"add {task} to DETBUILD_TASKS"
+        return f"add {task} to DETBUILD_TASKS" + (", with policy strict" if fixing == "strict" else "")
     if _observing(audit):
-        fixing = _fixing(read.source)
-        return f"policy {fixing} fixes it" if fixing else "no policy fixes it"
-    if _fixing(read.source) == "time" and audit.engine == "tracer" and not read.name:
+        return f"policy {fixing} fixes it"
+    if fixing == "time" and audit.engine == "tracer" and not read.name:
         return "a debugger ran it, make it outside one"
     return f"policy {audit.policy} leaves it"
 

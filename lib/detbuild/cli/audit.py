@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 
 from detbuild import audits
@@ -102,7 +103,7 @@ def _found(directory: Path) -> list[Place]:
 def _show(exposure: Exposure, kinds: Sequence[str]) -> None:
     one = len(exposure.recipes) < 2
     findings = exposure.of(kinds, arguments=False) if one else exposure.by_source(kinds)
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and find_spec("rich"):  # an image of OE-Core alone has none
         _show_coloured(findings)
     else:
         for finding in findings:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -211,7 +212,7 @@ def _markdown(sheet: Sheet, code: tuple[int, ...], text: str = "") -> str:
 
 
 def _show(name: str, tables: Iterable[Sheet]) -> None:
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or not find_spec("rich"):  # an image of OE-Core alone has none
         print(_plain(name, tables), end="")
         return
     from rich.console import Console
