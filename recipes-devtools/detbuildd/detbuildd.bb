@@ -1,7 +1,6 @@
 SUMMARY = "Daemon for deterministic builds"
 DESCRIPTION = "detbuildd, the root daemon of detbuild's eBPF engine, as a systemd service that starts when a build \
 first asks for it. Its programs are compiled on the machine, by BCC."
-HOMEPAGE = "https://reproducible-builds.org"
 SECTION = "devel"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=46df8365c6e76719b950d1e3da3da846"
@@ -19,8 +18,10 @@ S = "${UNPACKDIR}"
 inherit features_check systemd useradd
 
 REQUIRED_DISTRO_FEATURES = "systemd"
+COMPATIBLE_HOST = "x86_64.*-linux"
 
-SYSTEMD_SERVICE:${PN} = "detbuildd.socket detbuildd.service"
+# The socket starts the service.
+SYSTEMD_SERVICE:${PN} = "detbuildd.socket"
 
 USERADD_PACKAGES = "${PN}"
 GROUPADD_PARAM:${PN} = "--system detbuild"

@@ -1,7 +1,6 @@
 SUMMARY = "Deterministic builds: epochs, sessions and comparisons"
 DESCRIPTION = "The library and the commands of this layer. detbuild runs any command under a fixed clock; \
 detbuild-compare says which packages of two builds differ, and which recipe each one comes from."
-HOMEPAGE = "https://reproducible-builds.org"
 SECTION = "devel/python"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=46df8365c6e76719b950d1e3da3da846"
@@ -22,6 +21,8 @@ def detbuild_files(d):
         found += [os.path.relpath(os.path.join(root, name), top) for name in sorted(files) if name[-4:] != ".pyc"]
     bb.parse.mark_dependency(d, os.path.join(top, "lib", "detbuild", "__init__.py"))
     return " ".join("file://" + path for path in found)
+# Where the layer lies is nobody's matter.
+detbuild_files[vardepsexclude] = "DETBUILD_LAYERDIR"
 
 inherit python_setuptools_build_meta
 
@@ -32,6 +33,7 @@ FILES:${PN}-compare = " \
     ${PYTHON_SITEPACKAGES_DIR}/detbuild/compare \
     ${PYTHON_SITEPACKAGES_DIR}/detbuild/report \
     ${PYTHON_SITEPACKAGES_DIR}/detbuild/cli/compare.py \
+    ${PYTHON_SITEPACKAGES_DIR}/detbuild/cli/explain.py \
 "
 
 RDEPENDS:${PN} += "python3-ctypes python3-fcntl python3-git python3-io python3-json python3-logging python3-resource"

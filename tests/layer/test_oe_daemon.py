@@ -14,7 +14,7 @@ def test_the_daemons_recipe_brings_its_units_and_wants_systemd() -> None:
     recipe = str(testbed.layer() / RECIPE)
     build = testbed.BuildDirectory(testbed.PLACE / "daemon", 'DISTRO_FEATURES:append = " systemd"')
     variables = build.bitbake("-e", "-b", recipe)
-    assert 'SYSTEMD_SERVICE:detbuildd="detbuildd.socket detbuildd.service"' in variables
+    assert 'SYSTEMD_SERVICE:detbuildd="detbuildd.socket"' in variables
     assert 'GROUPADD_PARAM:detbuildd="--system detbuild"' in variables
     assert 'RRECOMMENDS:detbuildd=""' in variables
     build.bitbake("-b", recipe, "-c", "unpack")
