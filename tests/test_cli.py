@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -51,3 +52,21 @@ def test_a_call_that_cannot_be_understood_exits_as_its_subcommand_in_trouble(arg
     result = detbuild(*arguments)
     assert result.returncode == code
     assert "--nonsense" in result.stderr or "required" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("compare", 2), ("explain", 2), ("run", 125)])
+def test_a_defect_is_told_as_one_and_is_never_taken_for_an_answer(
+    name: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own status is 1, by which a comparison says that something differs."""
+    module = entrance.load(name)
+
+    def broken(args: argparse.Namespace) -> int:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(module, "run", broken)
+    assert entrance.execute(module, argparse.Namespace()) == code
+    *lines, raised, last = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert raised == "IndexError: list index out of range"
+    assert last == "detbuild: this is a defect of detbuild: report it, with the lines above"

@@ -72,6 +72,13 @@ def execute(module: ModuleType, args: argparse.Namespace) -> int:
         return 141
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        # Python's own status is 1, by which a comparison says that something differs.
+        import traceback
+
+        traceback.print_exc()
+        print("detbuild: this is a defect of detbuild: report it, with the lines above", file=sys.stderr)
+        return trouble(module)
 
 
 def compare_main() -> int:
