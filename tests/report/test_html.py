@@ -114,6 +114,12 @@ def test_a_page_shows_diffoscopes_structure_coloured_and_folded(tmp_path: Path) 
     assert "a &lt;comment&gt;" in page
 
 
+@pytest.mark.parametrize("odd", ["\f", "\v", "\x1c", "\x85", "\u2028", "\r"])
+def test_a_line_of_a_diff_ends_where_diffoscope_ended_it(odd: str) -> None:
+    assert list(html._lines(f"-one{odd}two\n+three\n")) == [("del", f"-one{odd}two"), ("add", "+three")]
+    assert list(html._lines("")) == []
+
+
 def test_a_page_without_end_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "PAGE_LINES", 3)
     details = [{"source1": str(n), "source2": str(n), "unified_diff": "@@\n-x\n"} for n in range(3)]

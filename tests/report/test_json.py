@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from detbuild.compare.model import Comparison, Difference, Ending, Entry, Finding, Kind, Trouble
+from detbuild.compare.model import Comparison, Difference, Ending, Entry, Finding, Inspected, Kind, Trouble
 from detbuild.errors import CompareError
 from detbuild.report import json as report
 
@@ -100,3 +100,20 @@ def test_a_link_is_written_through_and_stays_a_link(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(CompareError, match="No such file or directory"):
         report.write(comparison(), tmp_path / "no/out.json")
+
+
+def test_nothing_that_diffoscope_or_an_error_quotes_puts_a_lone_surrogate_into_it(tmp_path: Path) -> None:
+    structure = {"source1": "a\ud800", "details": [{"unified_diff": "-\udcff\n+\udfff\n", "comments": ["\udc80"]}]}
+    (tmp_path / "structure").write_text(json.dumps(structure))
+    finding = Finding("f", Kind.DIFFERENT, inspected=Inspected(Ending.FAILED, 0.0, "odd\udcff"))
+    finding.difference = Difference(Ending.COMPLETE, 0.0, "odd\ud800", json=tmp_path / "structure")
+    finding.owners = {"odd\udcff": ("odd\udcff", None)}
+    document = written(comparison(finding), tmp_path / "out.json")
+    assert "\\ud" not in (tmp_path / "out.json").read_text()
+    (found,) = document["findings"]
+    assert (found["inspected"]["detail"], found["owners"]) == ("odd\ufffd", {"odd\ufffd": ["odd\ufffd", None]})
+    assert found["diffoscope"]["detail"] == "odd\ufffd"
+    assert found["diffoscope"]["structure"] == {
+        "source1": "a\ufffd",
+        "details": [{"unified_diff": "-\ufffd\n+\ufffd\n", "comments": ["\ufffd"]}],
+    }

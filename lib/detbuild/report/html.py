@@ -176,7 +176,8 @@ def _without_side(source: str) -> str:
 
 
 def _lines(diff: str) -> Iterator[tuple[str, str]]:
-    for line in diff.splitlines():
+    # Not splitlines(): what else ends a line to Python may be a part of what differs.
+    for line in diff.removesuffix("\n").split("\n") if diff else ():
         yield _LINE_KINDS.get(line[:1], "same"), line
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from detbuild.report.file import replace
 
 FORMAT = "detbuild-compare"
 VERSION = 1
+_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # those that stand for no byte of a name
 
 
 def write(result: Comparison, path: Path) -> None:
@@ -48,7 +50,8 @@ def pieces(result: Comparison) -> Iterator[str]:
 
 
 def clean(text: str) -> str:
-    """Text that every JSON reader takes: no lone surrogates."""
+    """Text that every JSON reader takes: no lone surrogates, neither PEP 383's nor those that diffoscope quotes."""
+    text = _SURROGATES.sub("\ufffd", text)
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -65,7 +68,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "causes": [_cause(cause) for cause in finding.causes],
         "origins": [clean(origin) for origin in finding.origins],
         "culprits": [clean(culprit) for culprit in finding.culprits],
-        "owners": {clean(path): list(owner) for path, owner in finding.owners.items()},
+        "owners": {clean(path): _cleaned(list(owner)) for path, owner in finding.owners.items()},
         "expected": clean(finding.expected) or None,
         "path_in_b": clean(finding.other) or None,
         "note": clean(finding.note) or None,
@@ -77,15 +80,15 @@ def _finding(finding: Finding) -> dict[str, Any]:
     if done := finding.inspected:
         fields["inspected"] = {
             "ending": done.ending.value,
-            "detail": done.detail or None,
+            "detail": clean(done.detail) or None,
             "seconds": round(done.seconds, 3),
         }
     if difference := finding.difference:
         fields["diffoscope"] = {
             "ending": difference.ending.value,
-            "detail": difference.detail or None,
+            "detail": clean(difference.detail) or None,
             "seconds": round(difference.seconds, 3),
-            "structure": difference.structure(),
+            "structure": _cleaned(difference.structure()),
         }
     return fields
 
