@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from making import make_deb, make_rpm
+from making import control, make_deb, make_rpm
 
 from detbuild.compare import Comparing, Options
-from detbuild.compare.model import Comparison, Finding
+from detbuild.compare.cause import gather
+from detbuild.compare.change import Change, Facts, Inner
+from detbuild.compare.inspect import LOOKED_INTO
+from detbuild.compare.model import Comparison, Finding, Kind
+from detbuild.compare.recipe import Recipes
+from detbuild.compare.roots import resolve
+
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 def compare(a: Path, b: Path, options: Options | None = None) -> Comparison:
@@ -26,7 +36,7 @@ def named(result: Comparison, artefact: str) -> Finding:
 
 
 def run(*command: object, cwd: Path | None = None) -> str:
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1", "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1", "PATH": PATH}
     done = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -213,6 +223,136 @@ def test_an_image_with_a_difference_of_its_own_stays_a_root(deploy: tuple[Path, 
     image_found = named(result, "images/core-image-20261121101112.tar")
     assert not image_found.follows
     assert {"random", "timestamp"} <= {cause.name for cause in image_found.causes}
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    missing = [program for program in programs if not shutil.which(program, path=PATH)]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+FIXED = "8a6f7f1e-0c1d-4d0e-9b57-3a4f5b6c7d8e"
+
+
+@needs("mkfs.ext4")
+@pytest.mark.parametrize("identifier", ["fixed", "random"])
+def test_an_image_of_known_files_alone_follows_unless_it_has_an_identifier_of_its_own(
+    tmp_path: Path, identifier: str
+) -> None:
+    """The file grows, so that blocks, sizes and free space of the image change with it."""
+    for side, words in (("a", DATES["a"]), ("b", DATES["b"] * 2000)):
+        make_deb(tmp_path / side, "hello", "hello", words)
+        root = tmp_path / f"root-{side}/usr/share"
+        root.mkdir(parents=True)
+        (root / "hello").write_text(words)
+        image, uuid = tmp_path / side / "core-image.ext4", FIXED if identifier == "fixed" else uuid4()
+        run("truncate", "-s", "4M", image)
+        run("mkfs.ext4", "-q", "-F", "-U", uuid, "-E", f"hash_seed={FIXED}", "-d", root.parent.parent, image)
+    result = compare(tmp_path / "a", tmp_path / "b")
+    found = named(result, "core-image.ext4")
+    assert found.follows == (identifier == "fixed")
+    assert ("random" in [cause.name for cause in found.causes]) == (identifier == "random")
+    assert len(result.roots) == (1 if found.follows else 2)
+
+
+FIT = """/dts-v1/;
+/ { description = "a test"; #address-cells = <1>;
+    images { kernel-1 { data = /incbin/("zImage"); type = "kernel"; arch = "arm"; os = "linux"; compression = "none";
+        load = <0x80000>; entry = <0x80000>; hash-1 { algo = "sha256"; }; }; };
+    configurations { default = "conf-1"; conf-1 { kernel = "kernel-1"; }; };
+};
+"""
+
+
+def make_kernel(path: Path, words: str) -> None:
+    """Laid out as arch/arm/boot/compressed does it: code, then the compressed kernel."""
+    payload = gzip.compress(words.encode(), mtime=0)
+    image = bytearray(b"\0\0\xa0\xe1" * 500) + payload
+    image[0x24:0x30] = struct.pack("<III", 0x016F2818, 0, len(image))
+    path.write_bytes(image)
+
+
+@needs("mkfs.vfat", "mcopy", "sfdisk", "mkimage", "dtc")
+@pytest.mark.parametrize("more", ["", " by a longer name"], ids=["as long", "longer"])
+def test_what_holds_a_deployed_kernel_follows_from_the_kernel(tmp_path: Path, more: str) -> None:
+    """A boot partition, a disk, U-Boot's images; where both kernels have one length, and where they have not."""
+    for side, words in DATES.items():
+        images, work = tmp_path / side, tmp_path / f"work-{side}"
+        images.mkdir()
+        work.mkdir()
+        make_kernel(work / "zImage", words + (more if side == "b" else ""))
+        (work / "fit.its").write_text(FIT)
+        shutil.copy(work / "zImage", images / "zImage--6.6-r0.bin")
+        boot, disk = images / "boot.vfat", images / "core-image.wic"
+        run("truncate", "-s", "1M", boot)
+        run("mkfs.vfat", "-i", "12345678", boot)
+        run("mcopy", "-i", boot, work / "zImage", "::zImage")
+        run("truncate", "-s", "3M", disk)
+        (work / "table").write_text("label: dos\nlabel-id: 0x12345678\nstart=2048, size=2048\n")
+        with (work / "table").open() as table:
+            subprocess.run(["sfdisk", "-q", disk], stdin=table, check=True, env=os.environ | {"PATH": PATH})
+        run("dd", f"if={boot}", f"of={disk}", "bs=1M", "seek=1", "conv=notrunc")
+        run("mkimage", "-f", "fit.its", images / "fitImage", cwd=work)
+        run(
+            "mkimage", "-A", "arm", "-T", "kernel", "-C", "none", "-n", "x", "-d", "zImage", images / "uImage", cwd=work
+        )
+    cause, findings, followers = in_one(compare(tmp_path / "a", tmp_path / "b"))
+    assert (cause, findings) == ("timestamp", ["zImage--6.6-r0.bin"])
+    assert followers == ["boot.vfat", "core-image.wic", "fitImage", "uImage"]
+
+
+def origins(**places: tuple[str, ...]) -> dict[str, list[str]]:
+    """What artefacts follow from that all hold one differing file, each at a place of its own."""
+    findings = []
+    for name, where in places.items():
+        found = Finding(name.replace("_", "."), Kind.DIFFERENT, inner=[Inner(where, "digest a", "digest b")])
+        found.causes = gather([Change(where, "text", "2026-11-21", "2026-11-22")], Facts())
+        findings.append(found)
+    result = Comparison(Path("a"), Path("b"), findings=findings)
+    resolve(result, Recipes())
+    return {finding.artefact: finding.origins for finding in findings}
+
+
+def test_an_image_inside_another_is_its_origin_and_one_beside_it_is_not() -> None:
+    found = origins(
+        x_ext4=("./etc/x",),
+        x_ext4_gz=("x.ext4", "./etc/x"),
+        x_squashfs=("./etc/x",),
+        x_tar_gz=("x.tar", "etc/x"),
+        x_wic=("partition 2", "./etc/x"),
+    )
+    assert found == {
+        "x.ext4": [],
+        "x.ext4.gz": ["x.ext4"],
+        "x.squashfs": [],
+        "x.tar.gz": [],
+        "x.wic": ["x.ext4"],
+    }
+
+
+def test_images_of_one_package_follow_from_it_and_not_from_each_other() -> None:
+    found = origins(a_wic=("partition 2", "./etc/x"), b_ext4=("./etc/x",), c_rpm=("./etc/x",))
+    assert found == {"a.wic": ["b.ext4"], "b.ext4": ["c.rpm"], "c.rpm": []}
+
+
+def test_what_was_not_looked_into_makes_no_root_of_an_image_whose_other_files_are_known(tmp_path: Path) -> None:
+    """More files of the image differ than are looked into, and of no package that they are from."""
+    for side, words in DATES.items():
+        (tmp_path / side).mkdir()
+        names = []
+        for package in ("one", "two"):
+            root = tmp_path / f"root-{side}" / package
+            (root / "DEBIAN").mkdir(parents=True)
+            (root / "DEBIAN/control").write_text(control(package, "many"))
+            for number in range(LOOKED_INTO // 2 + 1):
+                (root / f"{package}{number}").write_text(f"{package} {number} {words}")
+                names.append(f"{package}/{package}{number}")
+            for path in (*root.iterdir(), root):
+                os.utime(path, (1, 1))
+            run("dpkg-deb", "--root-owner-group", "-Zgzip", "-b", root, tmp_path / side / f"{package}_1.0_all.deb")
+        run("tar", "--mtime=@1", "-cf", tmp_path / side / "image.tar", *names, cwd=root.parent)
+    result = compare(tmp_path / "a", tmp_path / "b")
+    assert "unknown" in [found.name for found in named(result, "image.tar").causes]
+    assert in_one(result) == ("timestamp", ["one_1.0_all.deb", "two_1.0_all.deb"], ["image.tar"])
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")

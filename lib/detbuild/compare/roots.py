@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from detbuild.compare import cause
+from detbuild.compare.change import Inner
 from detbuild.compare.model import Comparison, Finding, Kind
 from detbuild.compare.recipe import Recipes
 
@@ -16,6 +17,9 @@ from detbuild.compare.recipe import Recipes
 HASHED = 10_000
 TOLD = 5  # origins named of one finding
 LEADING = (".deb", ".ipk", ".rpm")
+
+Sources = dict[tuple[str, str], list[tuple[Finding, tuple[str, ...]]]]
+"""Findings by the digests of what differs: their own, and those of the files at some place inside."""
 
 
 @dataclass
@@ -40,24 +44,40 @@ def resolve(result: Comparison, recipes: Recipes) -> None:
 
 
 def _by_contents(findings: list[Finding]) -> None:
-    """An image or archive whose differing files are those of packages, or packages themselves, follows from them."""
-    sources: dict[tuple[str, str], list[Finding]] = defaultdict(list)
-    for finding in findings:
-        if finding.digests:
-            sources[finding.digests].append(finding)
-        if finding.artefact.endswith(LEADING):
-            for inner in finding.inner:
-                sources[(inner.digest_a, inner.digest_b)].append(finding)
+    """An image or archive whose differing files are those of packages, or artefacts themselves, follows from them."""
+    sources = _sources(findings)
     for finding in findings:
         if finding.artefact.endswith(LEADING):
             continue
-        leaves = _leaves(finding)
-        found = [_other(sources[leaf], finding) for leaf in leaves if leaf in sources]
-        known = [source for source in found if source]
+        origins = {inner.where: source for inner in finding.inner if (source := _origin(sources, inner, finding))}
+        leaves = _leaves(finding, origins.keys())
+        known = [origins[leaf] for leaf in leaves if leaf in origins]
         rest = [one for one in finding.causes if not one.follows and one.name != "archive-metadata"]
+        if len(known) == len(leaves):
+            # Where all that was looked into is known, what was not says nothing else.
+            rest = [one for one in rest if any(proof.change.aspect != "limit" for proof in one.evidence)]
         # Something beside the known files may differ in its own right: then it is a root as well.
-        if known and (len(known) == len(leaves) or not _is_own(rest, known)):
+        if known and not _is_own(rest, known):
             _add(finding, known)
+
+
+def _sources(findings: list[Finding]) -> Sources:
+    sources: Sources = defaultdict(list)
+    for finding in findings:
+        if finding.digests:
+            sources[finding.digests].append((finding, ()))
+        for inner in finding.inner:
+            sources[inner.digest_a, inner.digest_b].append((finding, inner.where))
+    return sources
+
+
+def _origin(sources: Sources, inner: Inner, finding: Finding) -> Finding | None:
+    """What a file inside came from: a package that has it, or an artefact that is inside as a whole."""
+    for source, where in sources[inner.digest_a, inner.digest_b]:
+        is_inside = len(where) < len(inner.where) and inner.where[len(inner.where) - len(where) :] == where
+        if source is not finding and not source.follows and (is_inside or source.artefact.endswith(LEADING)):
+            return source
+    return None
 
 
 def _is_own(rest: list[cause.Cause], known: list[Finding]) -> bool:
@@ -65,21 +85,16 @@ def _is_own(rest: list[cause.Cause], known: list[Finding]) -> bool:
     return any(one.name not in theirs for one in rest)
 
 
-def _leaves(finding: Finding) -> list[tuple[str, str]]:
+def _leaves(finding: Finding, known: Collection[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """The innermost differing files, and those on the way that are artefacts themselves."""
-    steps = {inner.where for inner in finding.inner}
+    steps = dict.fromkeys(inner.where for inner in finding.inner)
     outer = {step[:n] for step in steps for n in range(1, len(step))}
-    packages = {step for step in steps if step[-1].endswith(LEADING)}
+    ends = {step for step in steps if step in known or step[-1].endswith(LEADING)}
     return [
-        (inner.digest_a, inner.digest_b)
-        for inner in finding.inner
-        if inner.where in packages
-        or (inner.where not in outer and not any(inner.where[:n] in packages for n in range(1, len(inner.where))))
+        step
+        for step in steps
+        if (step in ends or step not in outer) and not any(step[:n] in ends for n in range(1, len(step)))
     ]
-
-
-def _other(sources: Iterable[Finding], finding: Finding) -> Finding | None:
-    return next((source for source in sources if source is not finding and not source.follows), None)
 
 
 def _by_entry(findings: list[Finding]) -> None:
