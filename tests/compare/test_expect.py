@@ -73,3 +73,30 @@ def test_an_expectation_that_no_longer_occurs_is_no_success(tmp_path: Path) -> N
 def test_what_cannot_be_understood_is_refused_with_the_place(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(CompareError, match=reason):
         compare(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("expires: 2027-06-31", "Line 2: day is out of range for month.*such as 2027-06-30"),
+        ("cause: [timestamp, random]", r"Its cause is \['timestamp', 'random'\] and no text.*one text each"),
+        ("recipe: 1.0", "Its recipe is 1.0 and no text.*in quotes"),
+        ("recipe: false", "Its recipe is False and no text"),
+        ("expires: !!timestamp soon", "Line 2"),
+        ("cause: !moon x", "Line 2: could not determine a constructor"),
+    ],
+)
+def test_a_value_that_is_none_is_refused_with_its_entry(tmp_path: Path, row: str, reason: str) -> None:
+    text = "- {artefact: x, reason: y}\n- {artefact: x, reason: y, " + row + "}\n"
+    with pytest.raises(CompareError, match=f"expect.yaml: expectation 2 cannot be understood. {reason}"):
+        compare(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["", "---\n", "# none yet\n", "null\n"])
+def test_a_file_without_expectations_expects_nothing(tmp_path: Path, text: str) -> None:
+    assert compare(tmp_path, text).status == 1
+
+
+def test_a_file_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CompareError, match="no YAML"):
+        compare(tmp_path, "[" * 100_000)

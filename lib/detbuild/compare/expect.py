@@ -12,17 +12,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detbuild.compare.model import Finding
 from detbuild.errors import CompareError
 
+if TYPE_CHECKING:
+    import yaml
+
 FIELDS = {"artefact", "cause", "recipe", "reason", "expires"}
+REMEDY = "write a list of mappings with artefact, reason and, if you like, cause, recipe and expires"
+VALUES = "write one text each, in quotes where it looks like a number, and a date such as 2027-06-30"
 
 
 @dataclass
@@ -85,30 +90,49 @@ def _read(file: Path) -> list[Expectation]:
 
     from detbuild.compare.cause import modules
 
-    remedy = "write a list of mappings with artefact, reason and, if you like, cause, recipe and expires"
     try:
-        rows = yaml.safe_load(file.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
     except (OSError, UnicodeDecodeError) as error:
         raise CompareError(f"cannot read {file}", cause=str(error)) from error
-    except yaml.YAMLError as error:
-        raise CompareError(f"{file} is no YAML", cause=str(error).replace("\n", " "), remedy=remedy) from error
-    if rows is None:
+    except (yaml.YAMLError, RecursionError) as error:
+        raise CompareError(f"{file} is no YAML", cause=str(error).replace("\n", " "), remedy=REMEDY) from error
+    if node is None or node.tag == "tag:yaml.org,2002:null":
         return []
-    if not isinstance(rows, list):
-        raise CompareError(f"{file} is no list of expectations", remedy=remedy)
-    return [_expectation(file, number, row, remedy, set(modules())) for number, row in enumerate(rows, 1)]
+    if not isinstance(node, yaml.SequenceNode):
+        raise CompareError(f"{file} is no list of expectations", remedy=REMEDY)
+    causes = set(modules())
+    return [_expectation(file, number, row, causes) for number, row in enumerate(_rows(file, loader, node), 1)]
 
 
-def _expectation(file: Path, number: int, row: Any, remedy: str, causes: set[str]) -> Expectation:
-    def refuse(why: str) -> CompareError:
-        return CompareError(f"{file}: expectation {number} cannot be understood", cause=why, remedy=remedy)
+def _rows(file: Path, loader: yaml.SafeLoader, node: yaml.SequenceNode) -> Iterator[Any]:
+    """The entries one by one, so that a value that is none is told with its entry."""
+    for number, item in enumerate(node.value, 1):
+        try:
+            yield loader.construct_document(item)
+        except Exception as error:
+            # What looks like a date or a number raises whatever date() and int() do, beside YAML's own errors.
+            why = f"line {item.start_mark.line + 1}: {error}".replace("\n", " ")
+            raise _refused(file, number, why, VALUES) from error
+
+
+def _refused(file: Path, number: int, why: str, remedy: str = REMEDY) -> CompareError:
+    return CompareError(f"{file}: expectation {number} cannot be understood", cause=why, remedy=remedy)
+
+
+def _expectation(file: Path, number: int, row: Any, causes: set[str]) -> Expectation:
+    def refuse(why: str, remedy: str = REMEDY) -> CompareError:
+        return _refused(file, number, why, remedy)
 
     if not isinstance(row, dict):
         raise refuse("it is no mapping")
     if unknown := set(map(str, row)) - FIELDS:
         raise refuse(f"it has {', '.join(sorted(unknown))}")
+    for name in ("artefact", "reason", "cause", "recipe"):
+        if not isinstance(row.get(name), str | None):
+            raise refuse(f"its {name} is {row[name]!r} and no text", VALUES)
     for name in ("artefact", "reason"):
-        if not isinstance(row.get(name), str) or not row[name].strip():
+        if not (row.get(name) or "").strip():
             raise refuse(f"it has no {name}")
     if row.get("cause") and row["cause"] not in causes:
         raise refuse(f"there is no cause {row['cause']!r}")
