@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -79,4 +80,11 @@ def test_a_record_of_another_size_than_records_have_is_refused(tmp_path: Path, m
     path = tmp_path / "x.do_compile.json"
     path.write_text(ONE.to_json() + " " * (1 << 20))
     with pytest.raises(DetbuildError, match="more than 1 MiB"):
+        audits.load(path)
+
+
+def test_a_fifo_by_a_records_name_is_refused_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "x.do_compile.json"
+    os.mkfifo(path)
+    with pytest.raises(DetbuildError, match="not a regular file"):
         audits.load(path)

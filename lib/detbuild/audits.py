@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,10 @@ def keep(where: Place, audit: Audit) -> None:
 
 def load(path: Path) -> Audit:
     """A record from its file. Raises DetbuildError for what is none, OSError for what cannot be read."""
-    with path.open("rb") as file:
+    # Not blocking: the name may be a FIFO's, which nobody writes to.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DetbuildError("this is not an audit: it is not a regular file")
         text = file.read(LIMIT + 1)
     if len(text) > LIMIT:
         raise DetbuildError(f"this is not an audit: it has more than {LIMIT >> 20} MiB")

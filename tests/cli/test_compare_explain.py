@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "compare"))
-from making import make_deb
+from making import make_deb, readable_by_all
 
 from detbuild.audit import LEAKED, Audit, Read
+from detbuild.cli.main import main
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -54,6 +55,62 @@ def test_two_trees_tell_the_same_story(deploy: Path) -> None:
 def test_what_does_not_differ_is_status_0(deploy: Path) -> None:
     done = run("explain", "same", "--report", "out.json", cwd=deploy)
     assert (done.returncode, done.stdout) == (0, "same: no difference is on record\n")
+
+
+@pytest.mark.parametrize("name", ["same", "same_*.deb", "same_1.0-r0_all.deb"])
+def test_what_is_there_and_the_same_is_status_0_and_what_is_nowhere_is_trouble(deploy: Path, name: str) -> None:
+    done = run("explain", name, "a", "b", cwd=deploy)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{name}: no difference is on record\n", "")
+    done = run("explain", f"not-{name}", "a", "b", cwd=deploy)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"there is no not-{name} in either tree" in done.stderr
+
+
+def test_an_artefact_can_be_named_as_it_is_in_b_and_by_odd_bytes(tmp_path: Path) -> None:
+    for side, name in (("a", "image-20261121101112"), ("b", "image-20261122101112")):
+        (tmp_path / side).mkdir()
+        for file in (name, "odd\udcff"):
+            (tmp_path / side / file).write_text(f"in {side}\n")
+    for name, told in (("image-20261122101112", "image-20261121101112"), ("odd\udcff", "odd")):
+        done = run("explain", name, "a", "b", cwd=tmp_path)
+        assert (done.returncode, done.stdout.startswith(told)) == (1, True)
+
+
+def test_what_could_not_be_compared_is_trouble_and_no_answer() -> None:
+    with readable_by_all() as top:
+        for side in "ab":
+            (top / side / "closed").mkdir(parents=True)
+            (top / side / "unreadable").write_text(side)
+            (top / side / "open").write_text(side)
+        (top / "a/unreadable").chmod(0)
+        (top / "a/closed").chmod(0)
+        # After the imports: the interpreter itself may lie where nobody else can read it.
+        code = (
+            "import os, sys; import detbuild.compare, detbuild.report.json; from detbuild.cli import main\n"
+            "main.load('explain'); os.geteuid() or os.seteuid(65534); sys.exit(main.main(sys.argv[1:]))"
+        )
+        for name, stdout in (("unreadable", "unreadable: no difference is on record\n"), ("open", "open: different\n")):
+            command = [sys.executable, "-c", code, "explain", name, "a", "b"]
+            done = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stdout.startswith(stdout)) == (2, True), done.stderr
+            assert "a/unreadable: cannot be read: Permission denied" in done.stderr
+            assert "a/closed: cannot list the directory: Permission denied" in done.stderr
+
+
+def test_diffoscope_looks_at_nothing_but_what_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        for number, name in enumerate(("one", "two", "three")):
+            (tmp_path / side / name).write_bytes(bytes(40) + bytes([number + 1, ord(side)] * 3) + bytes(40))
+    program = tmp_path / "fake"
+    program.write_text(f'#!/bin/sh\nfor last; do :; done\necho "$last" >> {tmp_path}/asked\nexit 2\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("detbuild.compare.differ.find_diffoscope", lambda: str(program))
+    assert main(["explain", "two", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert capsys.readouterr().out.startswith("two: different\n  A: 86 bytes")
+    assert (tmp_path / "asked").read_text() == "b/two\n"
 
 
 @pytest.mark.parametrize(

@@ -192,11 +192,18 @@ def test_an_unwritable_report_is_refused_before_the_work(deploy: Path, tmp_path:
     assert (done.returncode, done.stdout) == (2, "")
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_jobs_are_a_whole_number_above_0(deploy: Path, value: str) -> None:
-    done = run("a", "b", "--jobs", value, cwd=deploy)
-    assert done.returncode == 2
-    assert "--jobs" in done.stderr
+@pytest.mark.parametrize("option", ["--jobs", "--timeout", "--memory"])
+@pytest.mark.parametrize("value", ["0", "-1", "many", "²", "3000000"])
+def test_limits_are_whole_numbers_that_the_kernel_takes(deploy: Path, option: str, value: str) -> None:
+    done = run("a", "b", option, value, cwd=deploy)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{option}: '{value}' is not a whole number from 1 to 2000000" in done.stderr or value == "-1"
+
+
+def test_the_longest_time_is_one_that_every_process_takes(deploy: Path) -> None:
+    done = run("a", "b", "--text", "--timeout", 2_000_000, cwd=deploy)
+    assert by_finding(done.stdout) == by_finding((GOLDEN / "report.txt").read_text())
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_limits_are_those_that_were_given(deploy: Path) -> None:

@@ -62,3 +62,15 @@ def test_a_licence_is_of_the_recipe_whose_recipeinfo_is_beside_it(tmp_path: Path
         path.write_text("")
     assert by_place(tmp_path / "licenses/core2-64/zlib/zlib.h") == "zlib"
     assert by_place(tmp_path / "licenses/core-image/license.manifest") is None
+
+
+@pytest.mark.parametrize("broken", ["index-broken", "manifest-qemux86_64-linux-yocto.gone"])
+def test_a_record_of_sstates_that_cannot_be_read_is_told_and_ends_nothing(tmp_path: Path, broken: str) -> None:
+    """As where a build removes it meanwhile."""
+    a, b = tmpdir(tmp_path / "a", 20, "/build/tmp"), tmpdir(tmp_path / "b", 21, "/build/tmp")
+    (tmp_path / "a/sstate-control" / broken).symlink_to("nowhere")
+    with Comparing(a, b, Options(deep=False)) as comparing:
+        assert len(list(comparing.run())) == 2
+    (warning,) = [text for text in comparing.result.warnings if "do not name every recipe" in text]
+    assert f"sstate's manifests beside {a}" in warning
+    assert broken in warning

@@ -71,6 +71,17 @@ def test_a_pair_over_its_memory_says_so(tmp_path: Path, worker: Worker) -> None:
     worker.end()
 
 
+def test_a_pair_without_room_to_be_unpacked_in_fails_alone(tmp_path: Path, worker: Worker) -> None:
+    """As where something cleaned /tmp meanwhile."""
+    (tmp_path / "scratch").rmdir()
+    outcome = worker.run(task(tmp_path, b"1", b"2"))
+    assert outcome.ending is Ending.FAILED
+    assert outcome.detail.startswith("there is no room to unpack it in: [Errno 2] No such file or directory")
+    (tmp_path / "scratch").mkdir()
+    assert worker.run(task(tmp_path, b"1", b"2")).ending is Ending.COMPLETE
+    worker.end()
+
+
 def test_a_worker_that_is_killed_is_told_and_started_again(tmp_path: Path, worker: Worker, bomb: bytes) -> None:
     killer = threading.Timer(0.7, lambda: os.killpg(worker.pid or 0, signal.SIGKILL))
     killer.start()

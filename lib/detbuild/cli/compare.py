@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from detbuild.compare.model import Comparison, Finding
 
 TROUBLE = 2
+MOST = 2_000_000  # of whatever is counted: poll(2) waits for 24 days at most, and no address space needs 2 TiB
 
 HELP = """Compare two trees of build output and name the recipe behind each difference.
 
@@ -146,8 +147,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _positive(value: str) -> int:
-    if not (value.isdigit() and int(value)):
-        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    if not (value.isdecimal() and 0 < int(value) <= MOST):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number from 1 to {MOST}")
     return int(value)
 
 

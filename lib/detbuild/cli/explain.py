@@ -12,6 +12,8 @@ from detbuild.errors import CompareError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from detbuild.compare.model import Finding
+
 TROUBLE = 2
 
 HELP = """Tell one artefact's whole story: what differs in it, why, who made it, and what to do.
@@ -19,7 +21,8 @@ HELP = """Tell one artefact's whole story: what differs in it, why, who made it,
 NAME is an artefact's path, its last name, a package or a recipe, or a glob of one of these. The story comes from a
 report that `detbuild compare --json FILE` wrote, or, with two trees, from comparing what of them bears that name.
 
-Exit status: 0 nothing of that name differs, 1 something does, 2 trouble (no such report or artefact).
+Exit status: 0 nothing of that name differs, 1 something does, 2 trouble (no such report, nothing of that name in
+either tree, or something that could not be compared). A report does not list what is the same.
 
     detbuild explain libz1 --report out.json
     detbuild explain 'libz1_*.deb' build-a/tmp/deploy/deb build-b/tmp/deploy/deb
@@ -43,22 +46,27 @@ def run(args: argparse.Namespace) -> int:
             remedy="give --report FILE or A B",
         )
     document = _loaded(args.report) if args.report else _compared(args)
-    findings = [finding for finding in document["findings"] if is_named(finding, args.name)]
-    if not findings:
-        if args.trees and not document["total"]:
-            raise CompareError(f"there is no {args.name} in either tree")
-        print(f"{args.name}: no difference is on record")
-        return 0
+    findings = _named(document, args.name)
     for number, finding in enumerate(findings):
         print(*([""] if number else []), *story(finding, document), sep="\n")
-    return 1
+    if not findings:
+        print(f"{args.name}: no difference is on record")
+    _complain(document["troubles"])
+    return TROUBLE if document["troubles"] else int(bool(findings))
 
 
-def is_named(finding: dict[str, Any], name: str) -> bool:
+def _named(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    from detbuild.report.json import clean
+
+    fields = ("artefact", "path_in_b", "package", "recipe")
+    return [one for one in document["findings"] if is_named(clean(name), *(one[field] for field in fields))]
+
+
+def is_named(name: str, artefact: str, path_in_b: str | None, package: str | None, recipe: str | None) -> bool:
     from fnmatch import fnmatchcase
 
-    artefact = str(finding["artefact"])
-    names = (artefact, artefact.rsplit("/", 1)[-1], finding["package"] or "", finding["recipe"] or "")
+    paths = [path for path in (artefact, path_in_b) if path]
+    names = (*paths, *(path.rsplit("/", 1)[-1] for path in paths), package, recipe)
     return any(word == name or fnmatchcase(word, name) for word in names if word)
 
 
@@ -78,16 +86,35 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 
 def _compared(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare what bears the name, and what else may be its origin."""
+    """Compare what bears the name, and what else may be its origin, which diffoscope is not asked about."""
     import json
 
     from detbuild.compare import Comparing, Options
     from detbuild.report.json import pieces
 
-    with Comparing(args.trees[0], args.trees[1], Options(pkgdata=tuple(args.pkgdata), formats=("json",))) as comparing:
-        list(comparing.run())
-        document: dict[str, Any] = json.loads("".join(pieces(comparing.result)))
+    def bears(one: Finding) -> bool:
+        return is_named(args.name, one.artefact, one.other, one.package, one.recipe)
+
+    options = Options(pkgdata=tuple(args.pkgdata), asked_about=bears)
+    with Comparing(args.trees[0], args.trees[1], options) as comparing:
+        found, result = list(comparing.run()), comparing.result
+        # What a trouble hid may bear the name, and is told in its place.
+        if not (result.troubles or any(map(bears, found)) or any(map(bears, comparing.artefacts()))):
+            raise CompareError(
+                f"there is no {args.name} in either tree",
+                cause="neither an artefact nor a package or recipe has that name",
+                remedy="give a path, a last name, a package or a recipe, or put a glob in quotes",
+            )
+        document: dict[str, Any] = json.loads("".join(pieces(result)))
     return document
+
+
+def _complain(troubles: list[dict[str, str]]) -> None:
+    from detbuild.compare.model import shown
+
+    sys.stdout.flush()
+    for trouble in troubles:
+        print(f"detbuild: {shown(trouble['path'])}: {trouble['message']}", file=sys.stderr)
 
 
 def story(finding: dict[str, Any], document: dict[str, Any]) -> Iterator[str]:

@@ -93,4 +93,5 @@ def _add(tree: Tree, path: str, item: os.DirEntry[str]) -> None:
         return
     identity = (found.st_dev, found.st_ino)
     device = found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else 0
-    tree.entries[path] = Entry(path, found.st_mode, found.st_size, identity, target, device)
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    tree.entries[path] = Entry(path, found.st_mode, found.st_size, identity, target, device, times)

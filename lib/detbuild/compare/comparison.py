@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -41,8 +41,9 @@ class Options:
     """``formats``: which of ``differ.FORMATS`` to have diffoscope write. ``jobs``: how many at once.
 
     ``causes``: whether to take differing pairs apart; ``deep``: whether to ask diffoscope about what that leaves
-    unknown. ``expect`` are files of expectations, ``journal`` the file that an interrupted run goes on from,
-    ``audits`` directories with audit records, ``cluster`` the address of a Dask scheduler.
+    unknown. ``asked_about`` says which findings diffoscope may look at, for either reason. ``expect`` are files of
+    expectations, ``journal`` the file that an interrupted run goes on from, ``audits`` directories with audit records,
+    ``cluster`` the address of a Dask scheduler.
     """
 
     formats: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     causes: bool = True
     deep: bool = True
+    asked_about: Callable[[Finding], bool] = lambda finding: True
     expect: tuple[Path, ...] = ()
     journal: Path | None = None
     audits: tuple[Path, ...] = ()
@@ -82,8 +84,8 @@ class Comparing:
         self.result.warnings += shared_inodes(self._a, self._b) + shared_sstate(a, b)
         self.facts = Facts.of(str(a.absolute()), str(b.absolute()), time.time())
         self._audits = Audits(options.audits, (a, b))
-        self._journal = Journal(options.journal, a, b)
         self._program = differ.find_diffoscope()
+        self._journal = Journal(options.journal, a, b, options.deep and bool(self._program))
         self._stack = ExitStack()
         self._ended: SimpleQueue[tuple[Pair | Finding, Future[Verdict] | Future[None]]] = SimpleQueue()
         self._open = self._read_pairs = self._started = self._worked = 0
@@ -98,9 +100,14 @@ class Comparing:
             self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         self._stack.callback(self._pool.close)
         self._stack.callback(self._journal.close)
-        self._why = Why(self._pool, self._program, self._options, scratch, (self._a.root, self._b.root), self.facts)
-        self._stack.callback(self._why.close)
+        self._why = self._made_why(self._options, scratch)
+        self._why_alone = self._made_why(replace(self._options, deep=False, formats=()), scratch)
         return self
+
+    def _made_why(self, options: Options, scratch: Path) -> Why:
+        why = Why(self._pool, self._program, options, scratch, (self._a.root, self._b.root), self.facts)
+        self._stack.callback(why.close)
+        return why
 
     def _pool_size(self) -> int:
         return 32 if self._options.cluster else self._options.jobs
@@ -133,6 +140,13 @@ class Comparing:
                 yield done
         self._finish()
 
+    def artefacts(self) -> Iterator[Finding]:
+        """Every artefact of either tree, also those that are the same, with package and recipe and nothing else."""
+        for pair in match(self._a, self._b):
+            about = Finding(pair.path, Kind.DIFFERENT, pair.a, pair.b, other=pair.other)
+            self._name(about)
+            yield about
+
     def _watch(self, about: Pair | Finding, future: Future[Verdict] | Future[None]) -> None:
         self._open += 1
         future.add_done_callback(lambda ended: self._ended.put((about, ended)))
@@ -142,6 +156,7 @@ class Comparing:
         roots.resolve(self.result, self._recipes)
         self.result.stale += self._expectations.stale()
         self.result.warnings += self._recipes.warnings + self._audits.warnings + self._journal.warnings
+        self.result.warnings += [warning for one in self._manifests.values() for warning in one.warnings]
         self._tell_missing_diffoscope()
 
     def _tell_renamed(self, pairs: list[Pair]) -> None:
@@ -207,11 +222,12 @@ class Comparing:
         if not finding.has_two_files:
             finding.causes = cause.gather(_alone(finding), self.facts) if self._options.causes else []
             return False
+        why = self._why if self._options.asked_about(finding) else self._why_alone
         # The journal holds causes, and nothing of what diffoscope printed.
-        if (not self._options.formats and self._journal.recall(finding)) or not self._why.is_asked(finding):
+        if (not self._options.formats and self._journal.recall(finding)) or not why.is_asked(finding):
             return False
         self._started += 1
-        self._watch(finding, self._working.submit(self._why.answer, self._started, finding))
+        self._watch(finding, self._working.submit(why.answer, self._started, finding))
         return True
 
     def _taken_apart(self, finding: Finding, future: Future[Verdict] | Future[None]) -> Finding:
@@ -229,7 +245,7 @@ class Comparing:
         finding.expected = self._expectations.reason(finding)
 
     def _tell_missing_diffoscope(self) -> None:
-        undiffed = sum(finding.has_two_files for finding in self.result.findings)
+        undiffed = sum(finding.has_two_files and self._options.asked_about(finding) for finding in self.result.findings)
         if undiffed and self._options.formats and not self._program:
             message = f"not found beside {sys.executable} nor on PATH, so {undiffed} pairs are not shown. "
             self.result.troubles.append(Trouble("diffoscope", message + differ.INSTALL.capitalize()))

@@ -18,10 +18,14 @@ _ELSEWHERE = ("populate_sysroot", "package", "packagedata")  # the longest manif
 
 
 class Manifests:
-    """Of one tree, read once; nothing where the tree is not inside a TMPDIR."""
+    """Of one tree, read once; nothing where the tree is not inside a TMPDIR.
+
+    ``warnings`` collects what went wrong on the way: a build may be at work there.
+    """
 
     def __init__(self, tree: Path) -> None:
         self._tree = tree.resolve()
+        self.warnings: list[str] = []
         self._recipes: dict[str, str] | None = None
 
     def recipe(self, artefact: str) -> str | None:
@@ -31,13 +35,18 @@ class Manifests:
     def _installed(self) -> dict[str, str]:
         if self._recipes is None:
             self._recipes = {}
-            for one in indexed(self._tree):
-                for manifest in one.manifests():
-                    if one.task(manifest) in _ELSEWHERE:
-                        continue
-                    for path in one.files_inside(manifest):
-                        self._recipes.setdefault(path, one.recipe)
+            try:
+                self._read(self._recipes)
+            except OSError as error:
+                self.warnings.append(f"sstate's manifests beside {self._tree} do not name every recipe: {error}")
         return self._recipes
+
+    def _read(self, recipes: dict[str, str]) -> None:
+        for one in indexed(self._tree):
+            for manifest in one.manifests():
+                if one.task(manifest) not in _ELSEWHERE:
+                    for path in one.files_inside(manifest):
+                        recipes.setdefault(path, one.recipe)
 
 
 def by_place(path: Path) -> str | None:

@@ -44,7 +44,8 @@ class Entry:
     """One thing in a tree that is not a directory, as lstat(2) saw it.
 
     ``path`` is relative to the tree, with undecodable bytes as surrogates (PEP 383). ``size`` is in bytes,
-    ``identity`` is (st_dev, st_ino), ``target`` a symbolic link's text, ``device`` a device node's st_rdev.
+    ``identity`` is (st_dev, st_ino), ``target`` a symbolic link's text, ``device`` a device node's st_rdev, ``times``
+    (st_mtime_ns, st_ctime_ns).
     """
 
     path: str
@@ -53,6 +54,7 @@ class Entry:
     identity: tuple[int, int]
     target: str = ""
     device: int = 0
+    times: tuple[int, int] = (0, 0)
 
     @property
     def is_file(self) -> bool:

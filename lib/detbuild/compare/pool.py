@@ -87,22 +87,29 @@ class Worker:
     def run(self, task: Task) -> Outcome:
         """Blocks for at most the limit's seconds."""
         outcome, started = Outcome(), time.monotonic()
-        with tempfile.TemporaryDirectory(dir=self._scratch, ignore_cleanup_errors=True) as work:
-            try:
-                self._exchange(task, work, outcome, started + task.limits.seconds)
-            except _Over:
-                self.end()
-                outcome.ending, outcome.detail = Ending.OVER_TIME, f"stopped after {task.limits.seconds:g} s"
-            except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-                code = self._process.poll() if self._process else None
-                self.end()
-                how = f"signal {-code}" if code and code < 0 else str(error)
-                outcome.ending, outcome.detail = Ending.FAILED, f"the worker process ended: {how}"
+        try:
+            with tempfile.TemporaryDirectory(dir=self._scratch, ignore_cleanup_errors=True) as work:
+                self._watch(task, work, outcome, started + task.limits.seconds)
+        except OSError as error:
+            outcome.ending, outcome.detail = Ending.FAILED, f"there is no room to unpack it in: {error}"
         if outcome.ending is Ending.OVER_MEMORY:
             outcome.detail = f"more than {task.limits.memory >> 20} MiB wanted"
             self.end()
         outcome.seconds = time.monotonic() - started
         return outcome
+
+    def _watch(self, task: Task, work: str, outcome: Outcome, deadline: float) -> None:
+        """Have it done, and end the process where that goes wrong."""
+        try:
+            self._exchange(task, work, outcome, deadline)
+        except _Over:
+            self.end()
+            outcome.ending, outcome.detail = Ending.OVER_TIME, f"stopped after {task.limits.seconds:g} s"
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            code = self._process.poll() if self._process else None
+            self.end()
+            how = f"signal {-code}" if code and code < 0 else str(error)
+            outcome.ending, outcome.detail = Ending.FAILED, f"the worker process ended: {how}"
 
     def _exchange(self, task: Task, work: str, outcome: Outcome, deadline: float) -> None:
         process = self._started()

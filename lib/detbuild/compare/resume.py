@@ -1,34 +1,42 @@
 """The journal of a run: what was found, a line a finding, so that an interrupted run can go on where it was.
 
-A line counts only for the very files that it was written about: their paths, sizes and digests are in it. A journal
-that cannot be read in part is used in part, and says so.
+A line counts only for the very files that it was written about: their paths, sizes and digests are in it, and where
+sizes alone decided, which inodes they are and when those changed. A journal counts only for comparisons that would
+find the same. One that cannot be read in part is used in part, and says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import IO, Any
 
+import detbuild
 from detbuild.compare.cause import Cause, Evidence, modules
 from detbuild.compare.change import Change, Inner
 from detbuild.compare.model import Ending, Finding, Inspected
 from detbuild.errors import CompareError
 
 FORMAT = "detbuild-compare-journal"
-VERSION = 1
+VERSION = 2
 
 
 class Journal:
     """``recall`` fills in what an earlier run found, ``keep`` writes down what this one did."""
 
-    def __init__(self, path: Path | None, a: Path, b: Path) -> None:
-        """`path` None keeps nothing. Raises CompareError where it is another comparison's, or cannot be written."""
+    def __init__(self, path: Path | None, a: Path, b: Path, deep: bool) -> None:
+        """`path` None keeps nothing; `deep` says whether diffoscope is asked about what stays unknown.
+
+        Raises CompareError where it is another comparison's, or cannot be written.
+        """
         self.warnings: list[str] = []
+        self._path = path
         self._known: dict[str, dict[str, Any]] = {}
         self._stream: IO[str] | None = None
         if path:
-            head = {"format": FORMAT, "version": VERSION, "a": str(a.absolute()), "b": str(b.absolute())}
+            head = {"format": FORMAT, "version": VERSION, "detbuild": detbuild.__version__, "diffoscope": deep}
+            head |= {"a": str(a.absolute()), "b": str(b.absolute())}
             try:
                 self._read(path, head)
                 self._stream = path.open("a", encoding="ascii")
@@ -44,10 +52,10 @@ class Journal:
             first = _loaded(stream.readline())
             if first != head:
                 remedy = "give --resume another file, or remove this one"
-                raise CompareError(f"{path} is no journal of this comparison", remedy=remedy)
+                raise CompareError(f"{path} is no journal of this comparison", cause=_other(first, head), remedy=remedy)
             for line in stream:
                 row = _loaded(line)
-                if row is None or "key" not in row:
+                if row is None or not isinstance(row.get("key"), str):
                     self.warnings.append(f"{path}: a line of the journal is cut or damaged: that pair was done again")
                 else:
                     self._known[row["key"]] = row
@@ -73,14 +81,18 @@ class Journal:
         # What ran over a limit may end under another one.
         if self._stream and finding.inspected and finding.inspected.ending is Ending.COMPLETE:
             done = finding.inspected
-            self._write(
-                {
-                    "key": _key(finding),
-                    "causes": [_fields(cause) for cause in finding.causes],
-                    "inner": [[list(inner.where), inner.digest_a, inner.digest_b] for inner in finding.inner],
-                    "inspected": [done.ending.value, done.seconds, done.detail],
-                }
-            )
+            row = {
+                "key": _key(finding),
+                "causes": [_fields(cause) for cause in finding.causes],
+                "inner": [[list(inner.where), inner.digest_a, inner.digest_b] for inner in finding.inner],
+                "inspected": [done.ending.value, done.seconds, done.detail],
+            }
+            try:
+                self._write(row)
+            except OSError as error:
+                why = error.strerror or str(error)
+                self.warnings.append(f"{self._path}: the journal ends here ({why}): a later run does the rest again")
+                self.close()
 
     def _write(self, row: dict[str, Any]) -> None:
         assert self._stream
@@ -89,7 +101,10 @@ class Journal:
 
     def close(self) -> None:
         if self._stream:
-            self._stream.close()
+            # What could not be written before is tried once more here, and was told.
+            with contextlib.suppress(OSError):
+                self._stream.close()
+            self._stream = None
 
 
 def line_ends(path: Path) -> bool:
@@ -101,16 +116,25 @@ def line_ends(path: Path) -> bool:
 def _loaded(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
 
+def _other(found: dict[str, Any] | None, head: dict[str, Any]) -> str:
+    """What tells a journal from this comparison's, in words."""
+    if found is None or found.get("format") != FORMAT:
+        return "it is no journal at all"
+    differing = [name for name in head if found.get(name) != head[name]]
+    return "; ".join(f"its {name} is {found.get(name)!r}, here {head[name]!r}" for name in differing)
+
+
 def _key(finding: Finding) -> str:
-    """What identifies a pair: paths, sizes, and digests where sizes did not decide."""
-    sizes = [entry.size if entry else None for entry in (finding.a, finding.b)]
-    times = [entry.identity if entry else None for entry in (finding.a, finding.b)] if not finding.digests else None
-    return json.dumps([finding.artefact, finding.path_b, sizes, finding.digests, times])
+    """What identifies a pair: paths, sizes, and digests, or where sizes decided, inodes and their times."""
+    entries = (finding.a, finding.b)
+    sizes = [entry.size if entry else None for entry in entries]
+    seen = None if finding.digests else [(entry.identity, entry.times) if entry else None for entry in entries]
+    return json.dumps([finding.artefact, finding.path_b, sizes, finding.digests, seen])
 
 
 def _fields(cause: Cause) -> dict[str, Any]:
