@@ -66,6 +66,22 @@ def test_two_tasks_at_once_see_their_own_epochs_and_never_each_others() -> None:
         assert {value - epoch for value in seen} <= set(range(1000))
 
 
+def test_a_task_that_joins_in_a_parsed_build_directory_runs_again_without_a_complaint() -> None:
+    """BitBake keeps what it parsed, and finds a task's hash again in the process that runs it."""
+    body = SMALL + "do_install() {\n\tdate +%s > ${T}/seen\n}\n"
+    build = BuildDirectory(place("joins"), recipes={"joins_1.bb": 'SOURCE_DATE_EPOCH = "1111111111"\n' + body})
+    rules = build.path / "conf/rules.json"
+    seen = []
+    for joins, row in (("", ""), ("do_install", ""), ("do_install", '{"names": "date", "clock": "real"}')):
+        rules.write_text(f"[{row}]")
+        build.configure(f'DETBUILD_RULES = "{rules}"\nDETBUILD_TASKS:append = " {joins}"\n')
+        output = build.bitbake("-c", "install", "joins")
+        assert "ERROR" not in output
+        assert "basehash" not in output
+        seen.append(int((build.logs("joins") / "seen").read_text()) == 1111111111)
+    assert seen == [False, True, False]
+
+
 @pytest.fixture(scope="module")
 def killed() -> BuildDirectory:
     return BuildDirectory(place("killed"), recipes={"waits_1.bb": WAITS})

@@ -127,7 +127,8 @@ def test_the_audit_names_the_random_numbers_that_decide_the_race_of_tb_parallel(
 
 def test_the_audit_names_who_reads_the_hosts_name_in_a_task_that_is_not_held(observed: BuildDirectory) -> None:
     expected = (
-        "do_configure: hostname <- config.status <- configure read uname (leaked: add do_configure to DETBUILD_TASKS, with policy strict)"
+        "do_configure: hostname <- config.status <- configure read uname "
+        "(leaked: add do_configure to DETBUILD_TASKS, with policy strict)"
     )
     assert expected in lines(observed, "gzip")
 
