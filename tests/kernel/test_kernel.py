@@ -5,11 +5,9 @@ Every check inside is one test here: the claims of ``claims.py``, and the table 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,7 +41,6 @@ def checks(mode: str) -> Iterator[str]:
     yield "the daemon stops"
 
 
-PROCESSORS = 4  # two for each machine
 CHECKS = [(mode, check) for mode in claims.MODES for check in checks(mode)]
 KINDS = {"dynamic": [], "static": ["-static"], "dynamic32": ["-m32"], "static32": ["-m32", "-static"]}
 
@@ -52,22 +49,17 @@ Boot = Callable[[str], machine.Outcome | str]
 
 @pytest.fixture(scope="module")
 def boot(tmp_path_factory: pytest.TempPathFactory) -> Boot:
-    """What the checks said under a mode, or why there is no machine. Each runs once: at once, where processors are."""
+    """What the checks said under a mode, or why there is no machine. Each runs once, all of them at once."""
     try:
         disk = _disk(tmp_path_factory)
     except (machine.Unavailable, sources.Unavailable) as error:
         reason = str(error)
         return lambda mode: reason
 
-    end = time.monotonic() + machine.SECONDS
-
     def run(mode: str) -> machine.Outcome:
-        left = end - time.monotonic()
-        if left <= 0:
-            return machine.Outcome(ended="the machine before it took all the time", late=True)
-        return machine.run(mode, tmp_path_factory.mktemp(f"vm-{mode}"), disk, "inside.py", mode, seconds=left)
+        return machine.run(mode, tmp_path_factory.mktemp(f"vm-{mode}"), disk, "inside.py", mode)
 
-    with ThreadPoolExecutor(len(claims.MODES) if (os.cpu_count() or 1) >= PROCESSORS else 1) as pool:
+    with ThreadPoolExecutor(len(claims.MODES)) as pool:
         outcomes = dict(zip(claims.MODES, pool.map(run, claims.MODES), strict=True))
     return outcomes.__getitem__
 
