@@ -17,7 +17,9 @@ from detbuild.audit import LEAKED, TASK, Audit, Gap, Read
 LEAK = Read("/bin/dash", "uname", LEAKED, "config.status", "./config.status", ("sh",))
 OBSERVED = Audit("tracer", 1, "observe", reads={LEAK: 1}, observed=True)
 OWN = Read("/usr/bin/python3.11", "clock_gettime", LEAKED, TASK)
-LINE = "gzip do_configure: config.status <- sh read uname (leaked: add do_configure to DETBUILD_TASKS, with policy strict)"
+LINE = (
+    "gzip do_configure: config.status <- sh read uname (leaked: add do_configure to DETBUILD_TASKS, with policy strict)"
+)
 
 
 def run(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:

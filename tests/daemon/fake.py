@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from detbuild.linux import proc
 REFUSED_EPOCH = 666  # what this kernel refuses to hold
 BROKEN_EPOCH = 667  # where it has a bug
 LARGE_EPOCH = 668  # where it has seen many programs
+# What an opener does after the daemon has looked at it, and before it is held.
+KILLED_EPOCH, EXECUTES_EPOCH = 669, 670
 
 
 class FakeKernel:
@@ -43,6 +47,7 @@ class FakeKernel:
             raise EngineUnavailable("this kernel has had enough", remedy="ask another one")
         if epoch == BROKEN_EPOCH:
             raise RuntimeError("a bug in the kernel part")
+        _let_happen(opener, epoch)
         known = {
             "opener": opener,
             "tid": tid,
@@ -77,8 +82,21 @@ class FakeKernel:
         return next((session for session in self.sessions() if pid in self.processes(session)), None)
 
     def close(self, session: int) -> None:
+        """Its programs stay in it, and in the way."""
         if session in self.sessions():
-            self._pin(session).unlink()
+            self._pin(session).rename(self._pins / f"{session}.closed")
+
+    def closed(self) -> list[int]:
+        found = []
+        for path in self._pins.glob("*.closed"):
+            if all(proc.ended(pid) for pid in json.loads(path.read_text())["seen"]):
+                path.unlink()
+            else:
+                found.append(int(path.stem))
+        return found
+
+    def drop(self, session: int) -> None:
+        self._pin(session).unlink()
 
     def sessions(self) -> list[int]:
         return [session for session in self._pinned() if self._known(session)["release"] == self.name]
@@ -110,6 +128,19 @@ class FakeKernel:
             return dict(json.loads(self._pin(session).read_text()))
         except FileNotFoundError:
             raise KeyError(session) from None
+
+
+def _let_happen(opener: int, epoch: int) -> None:
+    """Return once it has."""
+    before = proc.program(opener)
+    if epoch == KILLED_EPOCH:
+        os.kill(opener, signal.SIGKILL)
+        while not proc.ended(opener):
+            time.sleep(0.01)
+    elif epoch == EXECUTES_EPOCH:
+        os.kill(opener, signal.SIGUSR1)
+        while proc.program(opener) == before:
+            time.sleep(0.01)
 
 
 def _parent(pid: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import stat
@@ -25,7 +27,15 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def records(daemon: Daemon) -> list[Path]:
-    return sorted((daemon.directory / "state").glob("*.json"))
+    """Of the sessions that are not closed."""
+    return sorted(path for path in (daemon.directory / "state").glob("*.json") if not closed(path))
+
+
+def closed(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text())["closed"])
+    except FileNotFoundError:  # meanwhile
+        return True
 
 
 def resume(daemon: Daemon, session: int, token: str, supervisor: int) -> dict[str, Any]:
@@ -52,6 +62,18 @@ def test_a_session_goes_on_under_the_next_daemon(daemon: Daemon, number: int) ->
         assert records(daemon) == []
     assert f"session {ready['session']} of user 0 goes on at epoch {EPOCH}" in daemon.log
     assert f"session {ready['session']} resumed by process {supervisor.pid}" in daemon.log
+
+
+def test_a_session_has_one_connection_and_who_resumes_ends_the_one_before(daemon: Daemon) -> None:
+    with child() as opener, child() as supervisor, contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(daemon.client()) for _ in range(2))
+        ready = open_session(first, opener.pid, supervisor.pid)
+        with handle(supervisor.pid) as fd:
+            terms = {"session": ready["session"], "token": ready["token"]}
+            assert ask(second, "resume", (fd,), **terms)["kind"] == "ready"
+            assert first.recv(1) == b""
+            assert ask(second, "resume", (fd,), **terms)["kind"] == "ready"
+        assert ask(second, "counters")["reads"][0]["count"] == EPOCH
 
 
 def test_a_supervisor_that_ends_while_no_daemon_runs_takes_its_session_along(daemon: Daemon) -> None:

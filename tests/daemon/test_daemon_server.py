@@ -15,15 +15,24 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from daemons import EPOCH, LIBRARY, Daemon, ask, child, children, framed, gone, handle, needs_root, open_session, settle
-from fake import BROKEN_EPOCH, LARGE_EPOCH, REFUSED_EPOCH
+from fake import BROKEN_EPOCH, EXECUTES_EPOCH, KILLED_EPOCH, LARGE_EPOCH, REFUSED_EPOCH
 
 from conftest import wait_for
 from detbuild import __version__, protocol
+from detbuild.daemon.closer import Closer
+from detbuild.daemon.config import Limits
+from detbuild.daemon.peers import Peer
+from detbuild.daemon.server import Server
+from detbuild.daemon.wire import Wire
+from detbuild.errors import SessionError
 
 pytestmark = needs_root
+
+USER = 12345
 
 
 @pytest.fixture
@@ -149,6 +158,41 @@ def test_a_bug_for_one_peer_is_told_and_logged_and_ends_nothing(daemon: Daemon) 
         assert "a bug in the kernel part" in refusal["refused"]
         assert open_session(peer, opener.pid, supervisor.pid)["kind"] == "ready"
     assert "open failed: RuntimeError('a bug in the kernel part') in " in daemon.log
+
+
+def test_a_process_that_is_killed_while_it_is_put_into_a_session_is_in_none(daemon: Daemon) -> None:
+    """As a zombie it keeps its number, until its parent wants that to be somebody else's."""
+    with child() as opener, child() as supervisor, daemon.client() as peer:
+        refusal = open_session(peer, opener.pid, supervisor.pid, epoch=KILLED_EPOCH)
+        assert refusal["refused"] == "the process has ended"
+        assert nothing_is_held(daemon)
+
+
+def test_a_process_that_executes_a_program_while_it_is_put_into_a_session_is_in_none(daemon: Daemon) -> None:
+    """Nobody has decided what holds for that program, or seen whether it is privileged."""
+    with executor("/bin/sleep") as opener, child() as supervisor, daemon.client() as peer:
+        refusal = open_session(peer, opener.pid, supervisor.pid, epoch=EXECUTES_EPOCH)
+        assert refusal["refused"] == f"process {opener.pid} executed a program while it was put into a session"
+        assert nothing_is_held(daemon)
+        assert opener.poll() is None
+        assert open_session(peer, opener.pid, supervisor.pid)["kind"] == "ready"
+
+
+@contextlib.contextmanager
+def executor(program: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that executes a program at SIGUSR1."""
+    trap = f"trap 'exec {program} 1000' USR1; sleep 1000 & wait"
+    with child("bash", "-c", trap) as process:
+        assert wait_for(lambda: bool(children(process.pid)))
+        below = children(process.pid)
+        yield process
+        for pid in below:
+            os.kill(pid, signal.SIGKILL)
+
+
+def nothing_is_held(daemon: Daemon) -> bool:
+    left = [*(daemon.directory / "state").glob("*.json"), *(daemon.directory / "pins").iterdir()]
+    return not left
 
 
 @pytest.mark.parametrize(
@@ -284,6 +328,37 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def test_who_takes_no_answers_is_asked_to_before_it_gets_more() -> None:
+    with contextlib.ExitStack() as stack:
+        ours, theirs, listener = (stack.enter_context(each) for each in (*socket.socketpair(), socket.socket()))
+        held = SimpleNamespace(
+            held={1: SimpleNamespace(dying=False)}, counters=lambda _: ([], []), survivors=lambda _: []
+        )
+        server = Server(listener, held, held, Limits(), print)  # type: ignore[arg-type]
+        asks, deaf = (Wire(each, Peer(USER, USER, None), 1, Closer(), session=1) for each in (ours, theirs))
+        server._wires = {asks, deaf}
+        assert server._counters(asks, {}, [])["kind"] == "counters"
+        deaf._out += bytes(65 << 20)
+        with pytest.raises(SessionError, match=f"user {USER} has {65 << 20} bytes of answers that nobody took"):
+            server._counters(asks, {}, [])
+        deaf.peer = Peer(USER + 1, USER, None)
+        assert server._counters(asks, {}, [])["kind"] == "counters"
+
+
+def test_a_hundred_survivors_are_named_and_the_others_counted(daemon: Daemon) -> None:
+    with child("bash", "-c", "for n in {1..105}; do sleep 1000 & done; wait") as opener, child() as supervisor:
+        assert wait_for(lambda: len(children(opener.pid)) == 105)
+        below = children(opener.pid)
+        with daemon.client() as peer:
+            open_session(peer, opener.pid, supervisor.pid)
+            survivors = ask(peer, "counters")["survivors"]
+        for pid in below:
+            os.kill(pid, signal.SIGKILL)
+    assert len(survivors) == 101
+    assert survivors[0].endswith("sleep") or "coreutils" in survivors[0]
+    assert survivors[-1] == "5 more programs"
+
+
 def test_an_answer_in_many_parts_arrives_whole(daemon: Daemon) -> None:
     with child() as opener, child() as supervisor, daemon.client() as peer:
         open_session(peer, opener.pid, supervisor.pid, epoch=LARGE_EPOCH)
@@ -298,7 +373,7 @@ def test_descriptors_that_nobody_asked_for_are_closed(daemon: Daemon) -> None:
         before = daemon.descriptors()
         for count in (1, 4):
             assert ask(peer, "hello", (writer,) * count)["kind"] == "hello"
-        assert daemon.descriptors() == before
+        assert wait_for(lambda: daemon.descriptors() == before)
         # More than four are a peer's attempt to fill the daemon's table.
         protocol.send(peer, "hello", fds=[writer] * 200)
         assert ended_after_error(peer)
@@ -337,7 +412,32 @@ def test_a_user_has_so_many_sessions_and_no_more(tmp_path: Path) -> None:
         assert open_session(two, b, supervisor)["kind"] == "ready"
         assert "user 0 has 2 sessions" in open_session(three, c, supervisor)["refused"]
         ask(two, "close")
+        os.kill(b, signal.SIGKILL)
+        assert gone(b)
         assert open_session(three, c, supervisor)["kind"] == "ready"
+
+
+@pytest.mark.parametrize("limit", ["sessions_per_user", "sessions"])
+def test_a_closed_session_counts_as_long_as_programs_run_in_it(tmp_path: Path, limit: str) -> None:
+    """Else one user's would take every row that there is."""
+    with contextlib.ExitStack() as stack:
+        daemon = stack.enter_context(Daemon(tmp_path, {limit: 1}))
+        supervisor, a, b = (stack.enter_context(child()).pid for _ in range(3))
+        peer = stack.enter_context(daemon.client())
+        open_session(peer, a, supervisor)
+        ask(peer, "close")
+        for _ in range(2):
+            with daemon.client() as again:
+                refusal = open_session(again, b, supervisor)
+            assert "1 sessions, which is the limit" in refusal["refused"]
+            assert refusal["cause"] == "1 of them are closed, and programs that they left behind still run"
+            daemon.stop()
+            daemon.start()
+        os.kill(a, signal.SIGKILL)
+        assert gone(a)
+        with daemon.client() as again:
+            number = open_session(again, b, supervisor)["session"]
+        assert [path.stem for path in (daemon.directory / "state").glob("*.json")] == [str(number)]
 
 
 def test_the_daemon_has_so_many_sessions_in_all(tmp_path: Path) -> None:

@@ -203,6 +203,41 @@ def a_killed_process_leaves_nothing_behind(state: State) -> None:
     _nothing_is_left(state)
 
 
+def every_process_of_a_session_is_known_for_its_own(state: State) -> None:
+    """By when it began: in ticks for the daemon, in nanoseconds for BPF."""
+
+    def work() -> bool:
+        processes = [os.getpid()]
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+            processes.append(child)
+        known = [state.kernel.held_by(pid) for pid in processes]
+        for child in processes[1:]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        return len(set(known)) == 1 and known[0] is not None
+
+    with state.hand() as by_hand:
+        assert by_hand.run(work) == "True\n"
+    _nothing_is_left(state)
+
+
+def a_session_that_is_dropped_lets_its_process_go(state: State) -> None:
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    state.kernel.open(999, opener=child, tid=child, supervisor=os.getpid(), epoch=EPOCH)
+    assert state.kernel.held_by(child) == 999
+    state.kernel.drop(999)
+    assert state.kernel.held_by(child) is None
+    assert not state.kernel.has(999)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    _nothing_is_left(state)
+
+
 def _nothing_is_left(state: State) -> None:
     left = {name: [key for key, _ in state.kernel._maps[name].items()] for name in ("threads", "processes", "aliases")}
     assert left == {"threads": [], "processes": [], "aliases": []}, left

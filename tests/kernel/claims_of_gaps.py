@@ -85,6 +85,32 @@ def a_session_with_too_many_processes_has_a_gap(state: State) -> None:
         assert _gaps(kernel, by_hand) == {"process table full": 29}
 
 
+def a_process_whose_last_thread_found_no_room_leaves_nothing_behind(state: State) -> None:
+    """The threads that end first are those that were held."""
+
+    def crowd() -> None:
+        ready = threading.Event()
+
+        def live(seconds: int) -> None:
+            ready.wait()
+            time.sleep(seconds)
+
+        for number in range(40):
+            threading.Thread(target=live, args=(5 if number == 39 else 0,)).start()
+        ready.set()
+        libc.syscall(ctypes.c_long(60), ctypes.c_long(0))  # exit(2) ends this thread alone
+
+    def work() -> str:
+        _forked(crowd)
+        return "done"
+
+    with _poor() as kernel, Hand(kernel, EPOCH) as by_hand:
+        assert by_hand.run(work) == "done\n"
+        assert set(_gaps(kernel, by_hand)) == {"process table full"}
+        left = {name: [key for key, _ in kernel._maps[name].items()] for name in ("threads", "processes", "aliases")}
+        assert left == {"threads": [], "processes": [], "aliases": []}, left
+
+
 def reads_without_a_row_in_the_audit_are_a_gap(state: State) -> None:
     def work() -> int:
         day = (ctypes.c_int64 * 2)()

@@ -63,7 +63,7 @@ static __always_inline void run_ended(struct process *process)
     found = runs.lookup(&key);
     if (!found)
         return;
-    found->ended = bpf_ktime_get_ns();
+    found->ended = bpf_ktime_get_boot_ns();
     if (found->live)
         __sync_fetch_and_add(&found->live, -1);
 }

@@ -66,7 +66,7 @@ struct session {
     u32 supervisor; /* tgid */
     u32 level;      /* of the supervisor's pid namespace */
     u32 root;       /* tgid */
-    u32 unused;
+    u32 rows;       /* of its own in counts */
     u64 gaps[GAP_KINDS];
 };
 
@@ -91,11 +91,11 @@ struct thread {
 };
 
 struct process {
-    u64 born;       /* ns since boot, of this process or of the program that it executed */
+    u64 born;       /* ns since boot, suspended or not, of this process or of the program that it executed */
     u64 parent_born;
     u64 program;
     u64 command;
-    u64 forked;     /* ns since boot */
+    u64 forked;     /* ns since boot, suspended or not: no other process with this number began before */
     u32 parent;     /* tgid */
     u32 session;
     u32 flags;
@@ -177,18 +177,27 @@ static __always_inline void note_gap(u32 number, const u32 kind)
         __sync_fetch_and_add(&session->gaps[kind], 1);
 }
 
-static __always_inline void count_read(u32 session, u64 program, u32 source, u32 outcome)
+/* Past its share of the rows, a session counts all programs as none, and leaves room for others. */
+static __always_inline void count_read(u32 number, u64 program, u32 source, u32 outcome)
 {
-    struct count key = {.program = program, .session = session, .source = source, .outcome = outcome};
+    struct count key = {.program = program, .session = number, .source = source, .outcome = outcome};
     u64 none = 0, *value = counts.lookup(&key);
+    u32 full = 0;
     if (!value) {
-        counts.insert(&key, &none);
+        struct session *session = sessions.lookup(&number);
+        if (!session)
+            return;
+        full = session->rows >= SESSION_COUNTS;
+        if (full)
+            key.program = 0;
+        if (!counts.insert(&key, &none))
+            __sync_fetch_and_add(&session->rows, 1);
         value = counts.lookup(&key);
     }
     if (value)
         __sync_fetch_and_add(value, 1);
-    else
-        note_gap(session, GAP_COUNTS_FULL);
+    if (full || !value)
+        note_gap(number, GAP_COUNTS_FULL);
 }
 
 static __always_inline struct thread *this_thread(void)

@@ -130,7 +130,10 @@ OUTCOMES = ("fixed", "leaked", "passed")
 
 
 class Session(ctypes.Structure):
-    """``epoch`` in ns since 1970; ``level`` is that of the supervisor's pid namespace; ``gaps`` are counted by kind."""
+    """``epoch`` in ns since 1970; ``level`` is that of the supervisor's pid namespace; ``gaps`` are counted by kind.
+
+    ``rows`` are the session's own of the map counts.
+    """
 
     _fields_ = [
         ("epoch", ctypes.c_uint64),
@@ -139,7 +142,7 @@ class Session(ctypes.Structure):
         ("supervisor", ctypes.c_uint32),
         ("level", ctypes.c_uint32),
         ("root", ctypes.c_uint32),
-        ("unused", ctypes.c_uint32),
+        ("rows", ctypes.c_uint32),
         ("gaps", ctypes.c_uint64 * len(Gap)),
     ]
 
@@ -169,7 +172,7 @@ class Thread(ctypes.Structure):
 
 
 class Process(ctypes.Structure):
-    """By its number in the first pid namespace."""
+    """By its number in the first pid namespace; ``forked`` in ns since boot, suspended or not."""
 
     _fields_ = [
         ("born", ctypes.c_uint64),

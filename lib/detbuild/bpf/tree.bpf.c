@@ -15,8 +15,14 @@ static __always_inline void forget_thread(u32 tid, struct thread *thread)
     threads.delete(&tid);
 }
 
-static __always_inline void forget_process(u32 tgid, u32 session)
+static __always_inline void forget_process(u32 tgid)
 {
+    struct process *process = processes.lookup(&tgid);
+    u32 session;
+    if (!process)
+        return;
+    run_ended(process);
+    session = process->session;
     if (!processes.delete(&tgid))
         change_live(session, -1);
 }
@@ -44,7 +50,7 @@ static __always_inline u64 mixed(u64 key, u64 number)
 
 static __always_inline void copy_process(struct process *from, u32 parent, struct process *to)
 {
-    to->born = bpf_ktime_get_ns();
+    to->born = bpf_ktime_get_boot_ns();
     to->forked = to->born;
     to->parent_born = from->born;
     to->parent = parent;
@@ -89,7 +95,7 @@ TRACEPOINT(sched_process_fork)
     if (add_thread(tid, &thread)) {
         note_gap(number, GAP_PROCESSES_FULL);
         if (tgid == tid)
-            forget_process(tgid, number);
+            forget_process(tgid);
     }
     return 0;
 }
@@ -100,16 +106,13 @@ TRACEPOINT(sched_process_exit)
     u32 tid = ids, tgid = ids >> 32;
     struct thread *thread = threads.lookup(&tid);
     int last = kernel32(kernel64(task + TASK_SIGNAL) + SIGNAL_LIVE) == 0;
-    if (!thread) {
-        if (last)
-            supervisors.delete(&tgid);
-        return 0;
-    }
+    /* Whether or not a row was left for this thread: the number will be another process's. */
     if (last) {
-        run_ended(process_of(thread));
-        forget_process(tgid, thread->session);
+        supervisors.delete(&tgid);
+        forget_process(tgid);
     }
-    forget_thread(tid, thread);
+    if (thread)
+        forget_thread(tid, thread);
     return 0;
 }
 
@@ -161,8 +164,10 @@ TRACEPOINT(sched_process_exec)
     struct thread *found = threads.lookup(&former), thread = {};
     struct session *session;
     struct process *process;
-    if (!found)
+    if (!found) {
+        forget_process(ids >> 32); /* no row was left for this thread */
         return 0;
+    }
     number = found->session;
     process = process_of(found);
     session = sessions.lookup(&number);
@@ -188,16 +193,18 @@ TRACEPOINT(sched_process_exec)
         process->command = 0;
     }
     process->flags = (flags & (RULE_FLAGS | UNDECIDED)) | EXECUTED | kept;
-    process->born = bpf_ktime_get_ns();
+    process->born = bpf_ktime_get_boot_ns();
     /* A thread that executes takes its leader's number; the leader has left. */
     thread.number = number_of(task, session->level);
     forget_thread(former, found);
     if (new_program(ctx[2], number, random)) {
         count_read(number, process->program, SOURCE_PRIVILEGED, LEAKED);
-        forget_process(thread.tgid, number);
+        forget_process(thread.tgid);
         return 0;
     }
-    if (add_thread(tid, &thread))
+    if (add_thread(tid, &thread)) {
         note_gap(number, GAP_PROCESSES_FULL);
+        forget_process(thread.tgid);
+    }
     return 0;
 }

@@ -59,6 +59,12 @@ class Generations:
             holder.close(session)
         self._sweep()
 
+    def closed(self) -> list[int]:
+        return sorted({session for each in self._all() for session in each.closed()})
+
+    def drop(self, session: int) -> None:
+        self._newest.drop(session)
+
     def sessions(self) -> list[int]:
         return sorted({session for each in self._all() for session in each.sessions()})
 

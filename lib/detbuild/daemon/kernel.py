@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ _LIBRARY = Path(__file__).resolve().parents[2]
 _START = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from detbuild.daemon.loader import main; main()"
 _COMPILES = 300  # seconds that a slow machine may take
 _ROUNDS = 100
+_TICK = SECOND // os.sysconf("SC_CLK_TCK")
 
 Rows = list[dict[str, Any]]
 
@@ -103,26 +105,29 @@ class Kernel:
             try:
                 flags = layout.Flag.SPARED if spared else layout.Flag(0)
                 flags |= layout.Flag.OBSERVED if observes else layout.Flag(0)
-                self._admit(session, opener, supervisor, epoch, flags)
-                self._admit_threads(session, opener, tid, supervisor, epoch)
-            except OSError as error:
+                level = len(_numbers(supervisor, supervisor)) - 1
+                row = layout.Session(epoch * SECOND, 1, self._missed(), supervisor, level, opener)
+                self._admit(session, row, flags | layout.Flag.EXEMPT)
+                self._admit_threads(session, row, tid)
+            except BaseException as error:
                 self._drop(session)
+                if not isinstance(error, OSError):
+                    raise
                 raise EngineUnavailable(
                     f"process {opener} could not be put into a session ({error})",
-                    cause="it has ended, or the table of processes is full",
-                    remedy="raise limits: processes in the daemon's configuration",
+                    cause="it has ended, or the table of processes or of sessions is full",
+                    remedy="raise limits: processes, or sessions, in the daemon's configuration",
                 ) from error
 
-    def _admit(self, session: int, opener: int, supervisor: int, epoch: int, flags: layout.Flag) -> None:
-        level = len(_numbers(supervisor, supervisor)) - 1
-        row = layout.Session(epoch * SECOND, 1, self._missed(), supervisor, level, opener)
-        process = layout.Process(born=_ticks(opener), session=session, flags=flags | layout.Flag.EXEMPT)
+    def _admit(self, session: int, row: layout.Session, flags: layout.Flag) -> None:
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        process = layout.Process(born=_ticks(row.root), forked=now, session=session, flags=flags)
         self._maps["sessions"].put(ctypes.c_uint32(session), row)
-        self._maps["supervisors"].put(ctypes.c_uint32(supervisor), ctypes.c_uint32(session))
-        self._maps["processes"].put(ctypes.c_uint32(opener), process)
+        self._maps["supervisors"].put(ctypes.c_uint32(row.supervisor), ctypes.c_uint32(session))
+        self._maps["processes"].put(ctypes.c_uint32(row.root), process)
 
-    def _admit_threads(self, session: int, opener: int, proof: int, supervisor: int, epoch: int) -> None:
-        level = len(_numbers(supervisor, supervisor)) - 1
+    def _admit_threads(self, session: int, row: layout.Session, proof: int) -> None:
+        opener = row.root
         known: set[int] = set()
         # A thread that is not in the session yet makes threads that are not either.
         for _ in range(_ROUNDS):
@@ -134,10 +139,10 @@ class Kernel:
                 return
             for thread in now - known:
                 with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                    number = _numbers(opener, thread)[level]
-                    row = layout.Thread(base=epoch * SECOND, session=session, tgid=opener, number=number)
-                    row.proof = thread == proof
-                    self._maps["threads"].put(ctypes.c_uint32(thread), row)
+                    number = _number_at(row.level, opener, thread)
+                    clock = layout.Thread(base=row.epoch, session=session, tgid=opener, number=number)
+                    clock.proof = thread == proof
+                    self._maps["threads"].put(ctypes.c_uint32(thread), clock)
                     self._maps["aliases"].put(layout.Alias(session, number), ctypes.c_uint32(thread))
             known |= now
         raise OSError(f"process {opener} makes threads faster than they can be held")
@@ -173,7 +178,7 @@ class Kernel:
     def held_by(self, pid: int) -> int | None:
         """The session that a process is in."""
         row = self._maps["processes"].get(ctypes.c_uint32(pid))
-        return int(row.session) if row else None
+        return int(row.session) if row and _is_of(row, pid) else None
 
     def has(self, session: int) -> bool:
         """Whether it was opened here, and has not ended."""
@@ -188,6 +193,17 @@ class Kernel:
         with self._urgent():
             self._maps["closed"].put(ctypes.c_uint32(session), ctypes.c_uint32(1))
             self._reap()
+
+    def closed(self) -> list[int]:
+        """The sessions that are closed, and in which processes still run."""
+        with self._urgent():
+            self._reap()
+        return sorted(self._closed())
+
+    def drop(self, session: int) -> None:
+        """Forget a session that nobody was told of, and let all who are in it go."""
+        with self._urgent():
+            self._drop(session)
 
     def gaps(self) -> list[str]:
         """What did not outlast the last daemon: nothing, since every link is pinned."""
@@ -211,7 +227,8 @@ class Kernel:
         """Free closed sessions whose last process has ended."""
         closed = self._closed()
         if closed:
-            self._drop(*closed - self._maps["processes"].column("session"))
+            rows = self._maps["processes"].where("session", *closed)
+            self._drop(*closed - {row.session for pid, row in rows if _is_of(row, pid.value)})
 
     def _closed(self) -> set[int]:
         return {number.value for number, _ in self._maps["closed"].items()}
@@ -353,6 +370,26 @@ def _numbers(pid: int, tid: int) -> list[int]:
     """A thread's numbers, from the first pid namespace to its own (proc(5), NSpid)."""
     text = Path(f"/proc/{pid}/task/{tid}/status").read_text()
     return [int(word) for word in text.partition("\nNSpid:")[2].partition("\n")[0].split()]
+
+
+def _number_at(level: int, pid: int, tid: int) -> int:
+    """A thread's number in a pid namespace that it sees so far down. Raises OSError, EngineUnavailable."""
+    numbers = _numbers(pid, tid)
+    if level >= len(numbers):
+        raise EngineUnavailable(
+            f"process {pid} has no number in the pid namespace of its supervisor",
+            cause="the supervisor lives in a namespace of its own",
+            remedy="let it start in the process's own namespace",
+        )
+    return numbers[level]
+
+
+def _is_of(row: layout.Process, pid: int) -> bool:
+    """Whether a row is of the process that has the number now, rather than of one that had it before."""
+    try:
+        return bool(_ticks(pid) * _TICK <= row.forked)
+    except OSError:
+        return False
 
 
 def _ticks(pid: int) -> int:

@@ -38,6 +38,7 @@ _OFFSETS = {
     "BINPRM_ENVC": ("linux_binprm", "envc"),
 }
 _COUNTS, _RUNS = 65536, 131072
+_SHARES = 8  # sessions that may each count as many programs as they like, before the rows are full
 _IA32 = "__ia32_compat_sys_gettimeofday"
 # Callers that a return probe can follow at once. Whoever waits in poll(2) takes one, in a session or not.
 _WAITING, _PASSING = 4096, 1024
@@ -56,7 +57,7 @@ def defines(btf: Btf, sizes: tuple[int, int], fexit: bool) -> list[str]:
     values |= {name: btf.offset(*place) for name, place in _OFFSETS.items()}
     values |= {"SIZE_UPID": btf.size("upid"), "MAX_PROCESSES": sizes[0], "MAX_SESSIONS": sizes[1]}
     values["SESSION_PROCESSES"] = sizes[0] // 2
-    values |= {"MAX_COUNTS": _COUNTS, "MAX_RUNS": _RUNS}
+    values |= {"MAX_COUNTS": _COUNTS, "SESSION_COUNTS": max(_COUNTS // _SHARES, 1), "MAX_RUNS": _RUNS}
     if fexit:
         values["USE_FEXIT"] = 1
     if btf.function(_IA32):

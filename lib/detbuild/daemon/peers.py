@@ -21,16 +21,21 @@ from detbuild.linux import proc
 
 SO_PEERPIDFD = 77  # since Linux 6.5
 _PF_KTHREAD = 0x00200000
+_PIDFDS = ("anon_inode:[pidfd]", "pidfd:[")  # no file's name begins so: those begin with /
 _OWN = "a peer may put itself and its own descendants into a session"
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process by its pidfd, with its number and start time (clock ticks since boot) in the daemon's namespace."""
+    """A process by its pidfd, with its number and start time (clock ticks since boot) in the daemon's namespace.
+
+    ``vector`` is its auxiliary vector, which each execution changes; empty where the process was found by its number.
+    """
 
     handle: int
     pid: int
     started: int
+    vector: bytes = b""
 
     def alive(self) -> bool:
         """Whether it has not ended; as a zombie it has."""
@@ -101,6 +106,13 @@ def opener(peer: Peer, handle: int) -> Process:
     if not process.alive():
         raise _ended()
     return process
+
+
+def check_again(peer: Peer, process: Process, supervisor: Process) -> None:
+    """Raise SessionError where what ``opener`` and ``of_user`` found of two processes is not so any more."""
+    of_user(peer, supervisor.handle)
+    if opener(peer, process.handle) != process:
+        raise SessionError(f"process {process.pid} executed a program while it was put into a session", cause=_OWN)
 
 
 def of_user(peer: Peer, handle: int) -> Process:
@@ -176,17 +188,31 @@ def _process(handle: int) -> Process:
     try:
         if int(proc.status(pid, "Tgid")) != pid:
             raise SessionError(f"a pidfd names thread {pid}, not a process", remedy="send what pidfd_open(2) returns")
-        return Process(handle, pid, proc.start_time(pid))
+        return Process(handle, pid, proc.start_time(pid), _vector(pid))
     except (OSError, ValueError) as error:
         raise _ended() from error
 
 
+def _vector(pid: int) -> bytes:
+    """Empty for a kernel thread, and for one that has ended."""
+    with contextlib.suppress(OSError):
+        return proc.read(pid, "auxv")
+    return b""
+
+
+def is_pidfd(fd: int) -> bool:
+    """By its name, which asks no file system: one of a peer's own may be the file's, and let us wait."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{fd}").startswith(_PIDFDS)
+    return False
+
+
 def _number(handle: int) -> int:
     """The process behind a pidfd, -1 where it is gone, 0 where this namespace does not hold it (proc_pid_fdinfo(5))."""
-    info = Path(f"/proc/self/fdinfo/{handle}").read_bytes().splitlines()
-    pids = [int(line[4:]) for line in info if line.startswith(b"Pid:")]
-    if not pids or "pidfd" not in os.readlink(f"/proc/self/fd/{handle}"):
+    if not is_pidfd(handle):
         raise SessionError("a descriptor beside the message is no pidfd", remedy="send what pidfd_open(2) returns")
+    info = Path(f"/proc/self/fdinfo/{handle}").read_bytes().splitlines()
+    pids = [int(line[4:]) for line in info if line.startswith(b"Pid:")] or [-1]
     if pids[0] < 0:
         raise _ended()
     if pids[0] == 0:

@@ -19,7 +19,7 @@ class Record:
     """One session. Processes are (pid, start time in clock ticks); ``token`` is a SHA-256, for nobody to use.
 
     ``gaps`` are what the session lost while no daemon ran, or to one that cannot read its ``programs``: the name of
-    the set that holds it.
+    the set that holds it. A ``closed`` one is kept for its user's limit, as long as programs run in it.
     """
 
     number: int
@@ -31,6 +31,7 @@ class Record:
     token: str
     gaps: list[str] = field(default_factory=list)
     programs: str = ""
+    closed: bool = False
 
     def fits(self, token: str) -> bool:
         return hmac.compare_digest(self.token, digest(token))

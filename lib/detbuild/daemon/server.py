@@ -14,6 +14,7 @@ from typing import Any
 
 from detbuild import __version__, policy, protocol
 from detbuild.daemon import peers
+from detbuild.daemon.closer import Closer
 from detbuild.daemon.config import Limits
 from detbuild.daemon.log import Log
 from detbuild.daemon.sessions import Kernel, Sessions
@@ -22,6 +23,9 @@ from detbuild.errors import DetbuildError, ProtocolError, SessionError
 from detbuild.linux import proc
 
 _LAST_MOMENT = 1 << 62  # seconds since 1970, as for ``Terms``
+_MOST_CLOSING = 1024  # descriptors of one user that wait to be closed
+_MOST_UNSENT = 64 << 20  # bytes of answers that one user has not taken
+_NOBODY = -1  # whose user could not be told
 _PAUSE = 0.2  # seconds without accept(2) where there are no descriptors left
 
 Answer = dict[str, Any]
@@ -37,6 +41,7 @@ class Server:
         self._limits = limits
         self._log = log
         self._wires: set[Wire] = set()
+        self._closer = Closer()
         self._of_user: Counter[int] = Counter()
         self._selector = selectors.DefaultSelector()
         self._accepting = True
@@ -88,9 +93,9 @@ class Server:
             return
         try:
             connection.setblocking(False)
-            wire = Wire(connection, peers.of(connection), self._limits.message)
+            wire = Wire(connection, peers.of(connection), self._limits.message, self._closer)
         except OSError:
-            connection.close()
+            self._closer.hang_up(_NOBODY, connection)
             return
         uid = wire.peer.uid
         refused = ""
@@ -125,7 +130,7 @@ class Server:
         try:
             if events & selectors.EVENT_WRITE:
                 wire.write()
-            elif request := wire.read():
+            elif request := self._read(wire):
                 self._answer(wire, *request)
         except (EOFError, OSError):
             if wire.session in self._sessions.held:
@@ -142,6 +147,15 @@ class Server:
             return
         # Who does not take an answer is asked nothing more, so that one answer is all that waits for it.
         self._selector.modify(wire.socket, selectors.EVENT_WRITE if wire.unsent else selectors.EVENT_READ, wire)
+
+    def _read(self, wire: Wire) -> tuple[protocol.Message, list[int]] | None:
+        """As ``Wire.read``, but for a user whose descriptors let us wait for their end."""
+        uid = wire.peer.uid
+        if self._closer.waiting(uid) >= _MOST_CLOSING:
+            raise ProtocolError(
+                f"user {uid} sent descriptors that do not close", remedy="send what pidfd_open(2) returns, and no files"
+            )
+        return wire.read()
 
     def _answer(self, wire: Wire, message: protocol.Message, fds: list[int]) -> None:
         """Answer one request. Handlers take out of ``fds`` what they keep."""
@@ -161,8 +175,7 @@ class Server:
             self._log(f"user {wire.peer.uid}: {kind} failed: {error!r} in {where.filename}:{where.lineno}")
             answer = _refusal(f"the daemon failed at {kind}: {error!r}", "", "see its log: journalctl -u detbuildd")
         finally:
-            for fd in fds:
-                os.close(fd)
+            self._closer.close(wire.peer.uid, fds)
         wire.answer(**answer)
 
     # Requests ----------------------------------------------------------------------------------------------------
@@ -200,7 +213,13 @@ class Server:
         return {"kind": "ready", "session": number, "token": token}
 
     def _counters(self, wire: Wire, message: protocol.Message, _fds: list[int]) -> Answer:
-        number = self._session_of(wire)
+        number, uid = self._session_of(wire), wire.peer.uid
+        unsent = sum(each.unsent for each in self._wires if each.peer.uid == uid)
+        if unsent > _MOST_UNSENT:
+            raise SessionError(
+                f"user {uid} has {unsent} bytes of answers that nobody took",
+                remedy="take an answer before the next one",
+            )
         reads, gaps = self._sessions.counters(number)
         return {"kind": "counters", "reads": reads, "gaps": gaps, "survivors": self._sessions.survivors(number)}
 
@@ -214,6 +233,8 @@ class Server:
             raise SessionError(f"a session is resumed with one pidfd, of its supervisor, not {len(fds)}")
         number = _number(message, "session", 1 << 31)
         self._sessions.resume(wire.peer, number, str(message.get("token")), peers.of_user(wire.peer, fds[0]))
+        for former in [each for each in self._wires if each.session == number and each is not wire]:
+            self._drop(former)  # or a session would have as many answers under way as its user has connections
         wire.session = number
         return {"kind": "ready", "session": number}
 

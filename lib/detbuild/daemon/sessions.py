@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import secrets
 import select
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +26,7 @@ from detbuild.linux import proc
 
 _KILL_AGAIN = 0.02  # seconds; a process that is just being forked is seen only then
 _ROUNDS = 5
+_NAMED = 100  # programs that an answer names
 _LARGEST_NUMBER = (1 << 31) - 1
 
 _ELSEWHERE = "BPF programs of another release hold the session: what they counted is not in the record"
@@ -48,6 +48,8 @@ class Kernel(Protocol):
     def processes(self, session: int) -> list[int]: ...
     def held_by(self, pid: int) -> int | None: ...
     def close(self, session: int) -> None: ...
+    def closed(self) -> list[int]: ...
+    def drop(self, session: int) -> None: ...
     def sessions(self) -> list[int]: ...
     def stands(self, name: str) -> bool: ...
     def gaps(self) -> list[str]: ...
@@ -75,6 +77,7 @@ class Sessions:
         self._log = log
         self._ends = select.epoll()  # of the supervisors' pidfds
         self._by_handle: dict[int, int] = {}
+        self._closed: dict[int, Record] = {}  # whose programs may still run
 
     def fileno(self) -> int:
         """Readable when ``watch`` has something to see."""
@@ -105,8 +108,10 @@ class Sessions:
         records, complaints = self._records.read()
         for complaint in complaints:
             self._log(complaint)
+        self._closed = {record.number: record for record in records if record.closed}
         for record in records:
-            self._adopt(record, record.number in pinned)
+            if not record.closed:
+                self._adopt(record, record.number in pinned)
         for number in pinned - {record.number for record in records}:
             self._log(f"session {number} has no record: nobody can ask for it, and its processes stay in it")
             self._kernel.close(number)
@@ -159,6 +164,7 @@ class Sessions:
                 spared=spared,
                 observes=observes,
             )
+            self._look_again(number, peer, opener, supervisor)
         except BaseException:
             self._records.remove(number)
             raise
@@ -167,26 +173,46 @@ class Sessions:
         self._log(f"session {number} opened: user {peer.uid}, process {opener.pid} ({name}), epoch {epoch}")
         return number, token
 
+    def _look_again(self, number: int, peer: Peer, opener: Process, supervisor: Process) -> None:
+        """BPF sees an end or an execution from here on; one before the rows were there has left them to nobody."""
+        try:
+            peers.check_again(peer, opener, supervisor)
+        except BaseException:
+            self._kernel.drop(number)
+            raise
+
     def _check(self, uid: int, opener: Process) -> None:
         outer = self._held_by(opener.pid)
         if outer is not None:
             raise SessionError(f"process {opener.pid} is in session {outer} already", remedy="use that session")
-        users = Counter(session.record.uid for session in self.held.values())
-        if users[uid] >= self._limits.sessions_per_user:
+        closed = self._still_run()
+        own = [record for record in self._closed.values() if record.uid == uid]
+        users = sum(session.record.uid == uid for session in self.held.values()) + len(own)
+        if users >= self._limits.sessions_per_user:
             raise SessionError(
-                f"user {uid} has {users[uid]} sessions, which is the limit",
+                f"user {uid} has {users} sessions, which is the limit",
+                cause=_lingering(len(own)),
                 remedy="run fewer tasks at once, or raise limits: sessions_per_user in the daemon's configuration",
             )
-        if len(self.held) >= self._limits.sessions:
+        if len(self.held) + len(closed) >= self._limits.sessions:
             raise SessionError(
-                f"the daemon holds {len(self.held)} sessions, which is the limit",
+                f"the daemon holds {len(self.held) + len(closed)} sessions, which is the limit",
+                cause=_lingering(len(closed)),
                 remedy="run fewer tasks at once, or raise limits: sessions in the daemon's configuration",
             )
+
+    def _still_run(self) -> set[int]:
+        """The closed sessions that still take a row, because programs run in them; the others are forgotten."""
+        running = set(self._kernel.closed())
+        for number in self._closed.keys() - running:
+            del self._closed[number]
+            self._records.remove(number)
+        return running
 
     def _free_number(self) -> int:
         while True:
             number = 1 + secrets.randbelow(_LARGEST_NUMBER)
-            if number not in self.held:
+            if number not in self.held and number not in self._closed:
                 return number
 
     def counters(self, number: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -208,21 +234,22 @@ class Sessions:
         return number if number is not None else next((each.number for each in lost if _stems_from(each, pid)), None)
 
     def survivors(self, number: int) -> list[str]:
-        """The programs that run in a session, without its opener."""
-        opener = self.held[number].record.opener[0]
-        alive = [process for process in map(peers.here, self._processes(self.held[number])) if process]
-        try:
-            return sorted(proc.program(process.pid) for process in alive if process.pid != opener and process.alive())
-        finally:
-            for process in alive:
-                process.close()
+        """The programs that run in a session, without its opener: the first of them by name."""
+        session = self.held[number]
+        others = [pid for pid in self._processes(session) if pid != session.record.opener[0]]
+        named = [proc.program(pid) for pid in others[:_NAMED] if not proc.ended(pid)]
+        unnamed = len(others) - _NAMED
+        return sorted(named) + ([f"{unnamed} more programs"] if unnamed > 0 else [])
 
     def close(self, number: int) -> None:
         """The supervisor says that it is done."""
         session = self.held.pop(number)
         self._let_go(session)
         self._kernel.close(number)
-        self._records.remove(number)
+        self._closed[number] = session.record
+        if number in self._still_run():
+            session.record.closed = True
+            self._records.write(session.record)
         self._log(f"session {number} closed")
 
     def resume(self, peer: Peer, number: int, token: str, supervisor: Process) -> None:
@@ -281,6 +308,10 @@ class Sessions:
         if session is None or peer.process is None:
             return number is not None, 0
         return True, peers.as_seen_by(peer.process.pid, session.supervisor.pid) if session.supervisor else 0
+
+
+def _lingering(count: int) -> str:
+    return f"{count} of them are closed, and programs that they left behind still run" if count else ""
 
 
 def _stems_from(record: Record, pid: int) -> bool:

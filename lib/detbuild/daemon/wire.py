@@ -6,19 +6,19 @@ The frames are those of ``detbuild.protocol``, here without ever waiting for a p
 from __future__ import annotations
 
 import array
-import contextlib
-import os
 import socket
 import struct
 from dataclasses import dataclass, field
 
 from detbuild import protocol
+from detbuild.daemon.closer import Closer
 from detbuild.daemon.peers import Peer
 from detbuild.errors import ProtocolError
 
 MOST_FDS = 4
 _LENGTH = struct.Struct(">I")
-_ANCILLARY = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
+_SENDABLE = 253  # SCM_MAX_FD, linux/net/scm.h: those without room would be closed by recvmsg(2) itself
+_ANCILLARY = socket.CMSG_SPACE(_SENDABLE * array.array("i").itemsize)
 
 
 @dataclass(eq=False)
@@ -28,6 +28,7 @@ class Wire:
     socket: socket.socket
     peer: Peer
     largest: int  # bytes of a request
+    closer: Closer
     session: int = 0
     _header: bytes = b""
     _body: bytearray = field(default_factory=bytearray)
@@ -36,8 +37,9 @@ class Wire:
     _out: bytearray = field(default_factory=bytearray)
 
     @property
-    def unsent(self) -> bool:
-        return bool(self._out)
+    def unsent(self) -> int:
+        """Bytes of answers that the peer has not taken."""
+        return len(self._out)
 
     def read(self) -> tuple[protocol.Message, list[int]] | None:
         """One request and the descriptors beside it, the caller's to close; None where it has not come whole yet.
@@ -85,14 +87,9 @@ class Wire:
         self._length = length
 
     def _whole(self) -> tuple[protocol.Message, list[int]]:
-        body, fds = bytes(self._body), self._fds
+        message, fds = protocol.decode(bytes(self._body)), self._fds
         self._header, self._length, self._body, self._fds = b"", -1, bytearray(), []
-        try:
-            return protocol.decode(body), fds
-        except ProtocolError:
-            for fd in fds:
-                os.close(fd)
-            raise
+        return message, fds
 
     def answer(self, kind: str, **fields: object) -> None:
         """Queue a message, and send what the peer takes at once. Raises OSError."""
@@ -110,9 +107,7 @@ class Wire:
             del self._out[:sent]
 
     def close(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
+        self.closer.close(self.peer.uid, self._fds)
         self._fds = []
-        with contextlib.suppress(OSError):
-            self.socket.close()
+        self.closer.hang_up(self.peer.uid, self.socket)
         self.peer.close()
