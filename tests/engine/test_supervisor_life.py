@@ -59,9 +59,25 @@ def test_a_supervisor_holds_none_of_the_tasks_descriptors_and_ends_with_the_last
         collect(connection)
     """)
     pid, kinds = lines[0].split(" ", 1)
-    assert kinds == "['/dev/null', 'anon_inode', 'pipe', 'socket'] /"
+    assert kinds == f"['/dev/null', '/proc/{pid}/mountinfo', 'anon_inode', 'socket'] /"
     assert lines[1:] == ["False", "detbuild-superv"]
     assert wait_for(lambda: gone(int(pid)))
+
+
+def test_a_signal_interrupts_no_answer() -> None:
+    """The kernel takes back a descriptor that is given when a signal comes, and the caller has none."""
+    lines = said(f"""
+        connection = enter(Terms({EPOCH}, "strict"))
+        busy = os.fork()
+        if not busy:
+            while True:
+                os.kill(connection.pid, signal.SIGCHLD)
+        opens = "print({{open('/proc/uptime').read() for _ in range(1000)}})"
+        child = subprocess.run([sys.executable, "-I", "-S", "-c", opens])
+        os.kill(busy, signal.SIGKILL)
+        print(child.returncode, collect(connection).degraded)
+    """)
+    assert lines == ["{'86400.00 345600.00\\n'}", "0 False"]
 
 
 def test_programs_that_outlive_the_close_stay_in_the_session() -> None:

@@ -38,7 +38,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def ran(place: Path, programs: Path) -> Run:
     given = strict_cases.given(HELD, programs, place)
     result = supervised.run(*strict_cases.driver_command(place), policy="strict", input=given)
-    assert not result.gaps
+    # What the engine leaves real: random devices, and root's name.
+    assert {gap.split(":")[0] for gap in result.gaps} <= {"left real"}
     return strict_cases.printed(HELD, result.out), result
 
 

@@ -19,7 +19,7 @@ from detbuild.engine.bell import Bell, Doorbell
 from detbuild.engine.desk import Desk, Opener
 from detbuild.engine.line import PATIENCE, RETRY, Line
 from detbuild.errors import ProtocolError
-from detbuild.linux import proc
+from detbuild.linux import descriptors, proc
 from detbuild.linux.notify import Listener, Notification
 
 NAME = "detbuild-superv"  # the supervisor's name, as ps shows it
@@ -72,7 +72,9 @@ class Supervisor:
         self._asked = False  # whether it asked for the record
         self._until = 0.0  # how long an answer to that waits for the daemon; 0 where none is owed
         self._calls: deque[Notification] = deque()  # received, and not yet answered
-        self._ended = _child_signals()
+        # A handler would interrupt an answer that is under way, which may not be given again.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        self._ended = descriptors.child_signals()
         self._poll: select.poll | None = None  # made afresh when another descriptor is to be watched
 
     def serve(self) -> None:
@@ -165,11 +167,3 @@ class Supervisor:
             audit.gaps[Gap(row["kind"], row["detail"])] += row["count"]
         audit.survivors = list(message.get("survivors", ()))
         return audit
-
-
-def _child_signals() -> int:
-    """A descriptor that can be read whenever a traced thread stopped or ended."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    return reader
