@@ -24,7 +24,7 @@ from detbuild.engine.origins import Origins
 from detbuild.engine.stream import Stream
 from detbuild.engine.tracee import Finish, Thread, values
 from detbuild.engine.waiters import Waiters
-from detbuild.linux import notify, proc
+from detbuild.linux import mounts, notify, proc
 from detbuild.linux.notify import Listener, Notification
 from detbuild.linux.ptrace import Registers
 from detbuild.linux.x86_64 import X32_BIT, Abi
@@ -63,6 +63,7 @@ class Desk:
         self._origins = Origins(terms, bell) if fixes_random else None
         if self._origins:
             self._origins.begin(opener.pid)
+        mounts.begin()
 
     def serve(self, call: Notification) -> None:
         """Answer one call. Raises OSError where the kernel refuses an answer."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from detbuild.engine import formats
 from detbuild.engine.namespace import AT_FDCWD, Directory, opened
-from detbuild.linux import memory
+from detbuild.linux import memory, mounts
 
 _AT_EMPTY_PATH = 0x1000
 
@@ -107,22 +107,22 @@ class Executions:
             if place is None:
                 return None
             try:
-                return self._looked(place, name)
+                return self._looked(place, name, directory.tid)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES):
                     return None  # the caller will be told the same
                 raise
 
-    def _looked(self, place: str, name: bytes) -> _File | None:
+    def _looked(self, place: str, name: bytes, tid: int) -> _File | None:
         status = os.stat(place)
         if not stat.S_ISREG(status.st_mode):
             return None
         if place.startswith("/proc/"):
-            return _look(place, name)  # a number there may be somebody else's tomorrow
+            return _look(place, name, tid)  # a number there may be somebody else's tomorrow
         key = (place, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         file = self._files.get(key)
         if file is None:
-            file = _look(place, name)
+            file = _look(place, name, tid)
             if len(self._files) >= _REMEMBERED:
                 self._files.clear()
             if time.time_ns() - status.st_ctime_ns > _SETTLED:
@@ -130,10 +130,12 @@ class Executions:
         return file
 
 
-def _look(place: str, name: bytes) -> _File:
+def _look(place: str, name: bytes, tid: int) -> _File:
     fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
     try:
         path = os.readlink(f"/proc/self/fd/{fd}")
+        if mounts.served(fd, tid):
+            raise OSError(errno.EDEADLK, f"who serves {path} (FUSE) may be waiting for an answer too")
         try:
             readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         except PermissionError:

@@ -3,6 +3,8 @@
 A listing is read as a whole when the caller stands at the directory's start, and kept: what is made or removed while
 the caller reads on comes in when it rewinds, which POSIX allows. A position is a number of entries, so telldir(3) and
 seekdir(3) work. It is kept where the kernel keeps it, in the open file, which a child or a duplicate shares.
+
+What a program serves (FUSE) is left to the kernel: a server inside the session would wait for us, and we for it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from detbuild.linux import descriptors, memory
+from detbuild.linux import descriptors, memory, mounts
 from detbuild.linux.directory import Entry, entries
 from detbuild.linux.x86_64 import Abi
 
@@ -44,10 +46,12 @@ def getdents(pid: int, abi: Abi, call: str, arguments: Sequence[int], listings: 
     except OSError as error:
         return -errno.EBADF if error.errno == errno.EBADF else None
     try:
-        wrong = _refusal(ours)
-        if wrong:
-            return -wrong
         try:
+            if mounts.served(ours, pid):
+                return None
+            wrong = _refusal(ours)
+            if wrong:
+                return -wrong
             start = os.lseek(ours, 0, os.SEEK_CUR)
             listing = _listing(ours, number, start, listings)
             data, count = _packed(listing.entries, start, size, abi, call)

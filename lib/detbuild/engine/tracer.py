@@ -24,7 +24,7 @@ from detbuild.engine.opens import Opens
 from detbuild.engine.place import Place
 from detbuild.engine.stream import Origin, Stream
 from detbuild.engine.tracee import Finish, Pending, Prepare, Process, Thread, values
-from detbuild.linux import proc, ptrace, vdso
+from detbuild.linux import mounts, proc, ptrace, vdso
 from detbuild.linux.x86_64 import I386, NATIVE, Abi, is_32bit_code
 from detbuild.policy import Rule, Treatment
 from detbuild.program import Program
@@ -77,6 +77,7 @@ class Tracer:
     def adopt(self, pid: int, opener: int) -> None:
         """Seize every thread of the process that opens the session; ``opener`` is the one that asks. Raises OSError."""
         self._root, self._opener = pid, opener
+        mounts.begin()
         self._opens.outer_filters = proc.number(pid, "Seccomp_filters")
         if self._tells_places:
             self._place = Place(os.readlink(f"/proc/{pid}/cwd"))
