@@ -43,7 +43,8 @@ class Births:
         if child in self._early:
             del self._early[child]
             self._tracer.threads[child] = thread
-            self._tracer.resume(child)
+            with contextlib.suppress(ProcessLookupError):  # killed; its maker is to go on
+                self._tracer.resume(child)
         else:
             self._announced[child] = thread
 

@@ -103,12 +103,13 @@ def replaced(thread: Thread, abi: Abi, call: str, arguments: Sequence[int], epoc
     if abi.word == 4 and layout == "=qqqq":
         # A 32-bit program's nanoseconds are half of their field; the kernel ignores the other half.
         fields = tuple(field & 0xFFFFFFFF if at % 2 else field for at, field in enumerate(fields))
-    written = _real(fields, unit, epoch, thread.clock.now())
+    last = (1 << 8 * struct.calcsize(layout[:2]) - 1) - 1
+    written = _real(fields, unit, epoch, thread.clock.now(), last)
     return None if written is None else struct.pack(layout, *written)
 
 
-def _real(fields: tuple[int, ...], unit: int, epoch: int, latest: int) -> list[int] | None:
-    """The fields with shown times replaced, None where there are none."""
+def _real(fields: tuple[int, ...], unit: int, epoch: int, latest: int, last: int) -> list[int] | None:
+    """The fields with shown times replaced, None where there are none. ``last`` is the last second that fits."""
     step = 2 if unit else 1
     result, changed = list(fields), False
     real = time.time_ns()
@@ -121,5 +122,5 @@ def _real(fields: tuple[int, ...], unit: int, epoch: int, latest: int) -> list[i
             if unit == 1:
                 result[at + 1] = UTIME_NOW
             else:
-                result[at : at + step] = [real // SECOND, *([real % SECOND // unit] if unit else [])]
+                result[at : at + step] = [min(real // SECOND, last), *([real % SECOND // unit] if unit else [])]
     return result if changed else None

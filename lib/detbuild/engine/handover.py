@@ -102,7 +102,8 @@ class Handover:
             target = self._tracer.threads.get(proc.translate(thread.tid, number, self._tracer.threads))
             free = target and target.tid not in (*self._due, *self.waiting) and not proc.ended(target.tid)
             if target and free and target.process is not thread.process:
-                ptrace.interrupt(target.tid)
+                with contextlib.suppress(ProcessLookupError):  # killed, and its end is what the caller waits for
+                    ptrace.interrupt(target.tid)
                 self._due[target.tid] = Loan(target, thread.tid)
                 self.waiting.add(thread.tid)
                 thread.pending = Pending(lambda _thread, registers: self._attached(target.tid, request, registers))
