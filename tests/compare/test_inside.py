@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import struct
@@ -16,6 +17,7 @@ from detbuild.compare.inside import Member, opened
 from detbuild.compare.inspect import Inspector
 
 MOMENT = 1_600_000_000
+UUID = "01234567-89ab-cdef-0123-456789abcdef"
 CONTENTS = {"hello.txt": b"hello\n" * 10, "dir/big.bin": bytes(range(256)) * 4000, "dir/empty": b""}
 
 
@@ -130,6 +132,56 @@ def test_an_rpm_gives_its_header_and_its_files(tmp_path: Path) -> None:
     reader = opened(path)
     assert reader
     assert reader.header()["name"] == "libz1"
+
+
+def start_of_payload(package: bytes) -> int:
+    """Behind the lead, the signature's header, which is padded to eight bytes, and the header (rpm's format.md)."""
+    position = 96
+    for align in (8, 1):
+        entries, size = struct.unpack_from(">8xII", package, position)
+        position += 16 + 16 * entries + size
+        position += -position % align
+    return position
+
+
+def cpio_of(*parts: tuple[bytes, bytes]) -> bytes:
+    data = b""
+    for name, contents in (*parts, (b"TRAILER!!!", b"")):
+        fields = (7, 0o100644, 0, 0, 1, MOMENT, len(contents), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08x" % field for field in fields) + name + b"\0"
+        data += head + bytes(-len(head) % 4) + contents + bytes(-len(contents) % 4)
+    return data
+
+
+@needs("rpmbuild")
+def test_files_of_one_name_and_of_names_in_no_character_set_in_an_rpm_are_told_apart(tmp_path: Path) -> None:
+    path = make_rpm(tmp_path, "libz1", "zlib")
+    package = path.read_bytes()
+    payload = cpio_of((b"./twice", b"1"), (b"./twice", b"2"), (b"./odd\xfe", b"3"), (b"./odd\xff", b"4"))
+    path.write_bytes(package[: start_of_payload(package)] + gzip.compress(payload))
+    found = [(os.fsencode(name), contents) for name, (_member, contents) in read(path).items()]
+    assert found == [(b"twice", b"1"), (b"twice#2", b"2"), (b"odd\xfe", b"3"), (b"odd\xff", b"4")]
+
+
+@needs("mkfs.ext4")
+@pytest.mark.parametrize("kind", ["ext4", "ext2"])
+@pytest.mark.parametrize("length", [10, 59, 60, 61, 900])
+def test_where_a_link_in_an_ext4_image_points_is_told_however_long_it_is(
+    tmp_path: Path, kind: str, length: int
+) -> None:
+    made = ["E2FSPROGS_FAKE_TIME=1600000000", f"mkfs.ext4 -t {kind} -b 1024 -q -F", f"-U {UUID} -E hash_seed={UUID}"]
+    for side in "ab":
+        tree = tmp_path / f"tree-{side}"
+        tree.mkdir()
+        (tree / "link").symlink_to("x" * (length - 1) + side)
+        os.utime(tree / "link", (MOMENT, MOMENT), follow_symlinks=False)
+        os.utime(tree, (MOMENT, MOMENT))
+        sh(f"truncate -s 4M {side}; {' '.join(made)} -d tree-{side} {side}", tmp_path)
+        assert read(tmp_path / side)["link"][0].target == "x" * (length - 1) + side
+    changes = Collected()
+    Inspector(Facts(), tmp_path, changes).pair(tmp_path / "a", tmp_path / "b")
+    found = [change for change in changes.changes if change.where == ("./link", "target")]
+    assert [(change.a[-1], change.b[-1]) for change in found] == [("a", "b")]
 
 
 @needs("gcc", "ar")

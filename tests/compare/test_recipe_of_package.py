@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+import os
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from making import make_deb, make_ipk, make_rpm
+from making import control, make_deb, make_ipk, make_rpm
 
 from detbuild.compare import Comparing, Options
-from detbuild.compare.recipe import ARCHIVE_LIMIT, Recipes
+from detbuild.compare.control import ARCHIVE_LIMIT
+from detbuild.compare.recipe import Recipes
 from detbuild.errors import CompareError
 
 needs_rpmbuild = pytest.mark.skipif(not shutil.which("rpmbuild"), reason="needs rpmbuild (Debian: rpm)")
@@ -119,6 +125,88 @@ def test_a_control_archive_that_blows_up_is_given_up(tmp_path: Path) -> None:
     recipes = Recipes()
     assert recipes.name(tmp_path / "big_1.0_all.ipk") == ("big", None)
     assert "more than" in recipes.warnings[0]
+
+
+def tar_of(*parts: tuple[bytes, bytes]) -> bytes:
+    """A tar archive with these names and contents, in the old format, which allows any bytes in a name."""
+    archive = b""
+    for name, contents in parts:
+        head = bytearray(512)
+        head[: len(name)], head[100:108], head[124:136] = name, b"0000644\0", b"%011o\0" % len(contents)
+        head[148:156], head[156:157], head[257:265] = b" " * 8, b"0", b"ustar\00000"
+        head[148:156] = b"%06o\0 " % sum(head)
+        archive += bytes(head) + contents + bytes(-len(contents) % 512)
+    return archive + bytes(1024)
+
+
+CONTROL = (b"./control", control("libz1", "zlib").encode())
+NAME = "libz1_1.0-r0_all.ipk"
+
+
+def ar_of(directory: Path, *parts: tuple[str, bytes]) -> Path:
+    """A package by ar, with these members in their order."""
+    for name, contents in parts:
+        (directory / name).write_bytes(contents)
+    subprocess.run(["ar", "-crD", NAME, *(name for name, _contents in parts)], cwd=directory, check=True)
+    return directory / NAME
+
+
+@pytest.mark.parametrize("place", ["ar", "tar", "control.tar"])
+def test_a_name_in_no_character_set_before_the_control_file_is_passed_over(tmp_path: Path, place: str) -> None:
+    odd = (b"odd\xff", b"x")
+    inner = tar_of(*([odd] if place == "control.tar" else []), CONTROL)
+    path = ar_of(tmp_path, ("odd", b"x"), ("control.tar", inner))
+    if place == "ar":
+        path.write_bytes(path.read_bytes().replace(b"odd/", b"od\xff/"))
+    elif place == "tar":
+        path.write_bytes(tar_of(odd, (b"./control.tar", inner)))
+    recipes = Recipes()
+    assert recipes.name(path) == ("libz1", "zlib")
+    assert recipes.warnings == []
+
+
+def test_data_before_the_control_file_may_be_larger_than_any_limit_of_that(tmp_path: Path) -> None:
+    data = os.urandom(2 * ARCHIVE_LIMIT)
+    parts = tar_of((b"./data.tar", data), (b"./control.tar", tar_of(CONTROL)))
+    (tmp_path / NAME).write_bytes(gzip.compress(parts, 0))
+    assert Recipes().name(tmp_path / NAME) == ("libz1", "zlib")
+
+
+SIZE = 4 * ARCHIVE_LIMIT
+
+
+def zeroes(name: bytes) -> bytes:
+    return tar_of((name, bytes(SIZE)), CONTROL if name == b"./big" else (b"./control.tar", tar_of(CONTROL)))
+
+
+def headers() -> bytes:
+    return tar_of((b"./empty", b""))[:512] * (SIZE // 512) + tar_of((b"./control.tar", tar_of(CONTROL)), CONTROL)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (lambda: gzip.compress(zeroes(b"./data.tar"), 1), None),
+        (lambda: gzip.compress(headers(), 1), None),
+        (None, lambda: gzip.compress(zeroes(b"./big"), 1)),
+        (None, lambda: gzip.compress(headers(), 1)),
+        (None, lambda: bz2.compress(bz2.compress(zeroes(b"./big")))),
+        # Nothing at all, behind a layer that nobody would see being unpacked.
+        (None, lambda: gzip.compress(gzip.compress(b"") * (SIZE // 20) + gzip.compress(tar_of(CONTROL)), 1)),
+    ],
+    ids=["data", "outer headers", "a file", "headers", "bz2 in bz2", "gzip in gzip"],
+)
+def test_a_bomb_before_the_control_file_is_given_up(
+    tmp_path: Path, outer: Callable[[], bytes] | None, inner: Callable[[], bytes] | None
+) -> None:
+    if outer:
+        (tmp_path / NAME).write_bytes(outer())
+    elif inner:
+        ar_of(tmp_path, ("control.tar", inner()))
+    recipes, started = Recipes(), time.process_time()
+    assert recipes.name(tmp_path / NAME) == ("libz1", None)
+    assert time.process_time() - started < 2
+    assert len(recipes.warnings) == 1
 
 
 def test_other_files_have_neither_package_nor_recipe(tmp_path: Path) -> None:

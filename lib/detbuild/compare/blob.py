@@ -18,8 +18,9 @@ from detbuild.compare import clock, words
 from detbuild.compare.change import Change, Emit, Facts
 
 CHUNK = 1 << 20
-# Bytes of a binary whose strings are read; of a larger one, the first so many.
+# Bytes of a binary whose strings are read: of a larger one the first so many, and around what differs behind them.
 STRINGS = 8 << 20
+AROUND = 256  # bytes on each side of what differs, so that a path is read whole
 LONG = 4096  # bytes of a run that no string is expected to hold whole
 RUNS = 64  # differing runs that are looked at one by one
 SAMPLE = 1 << 16  # bytes that an entropy is taken of
@@ -67,14 +68,15 @@ def compare(where: tuple[str, ...], a: Path, b: Path, facts: Facts, emit: Emit) 
     with _Opened(a) as data_a, _Opened(b) as data_b:
         summary, runs = summarise(data_a, data_b)
         noise = min(summary.entropy_a, summary.entropy_b) > NOISE and summary.share > 0.5
-        explained = not noise and _strings(where, data_a[:STRINGS], data_b[:STRINGS], emit)
+        same_size = summary.size_a == summary.size_b
+        explained = not noise and _strings(where, data_a, data_b, _spans(runs if same_size else []), emit)
         left: list[tuple[int, int]] = []
-        if not noise and summary.size_a == summary.size_b and len(runs) < RUNS:
+        if not noise and same_size and len(runs) < RUNS:
             left = [run for run in runs if not _in_string(data_a, data_b, run)]
             found = list(numbers(where, data_a, data_b, left, facts))
             for change in found:
                 emit(change)
-            if len(found) == len(left):
+            if len(found) == len(left) and (found or explained):
                 return
         if noise or left or not explained or max(summary.entropy_a, summary.entropy_b) > HIGH_ENTROPY:
             emit(
@@ -151,7 +153,20 @@ def strings(data: bytes) -> list[str]:
     return [found.decode("ascii") for found in _STRING.findall(data)]
 
 
-def _strings(where: tuple[str, ...], a: bytes, b: bytes, emit: Emit) -> bool:
+def _spans(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where strings are read, as (start, end): the beginning, and around the short runs that differ behind it."""
+    spans = [(0, STRINGS)]
+    for start, end in runs:
+        if end - start > LONG:
+            continue
+        if start - AROUND <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(spans[-1][1], end + AROUND)
+        else:
+            spans.append((start - AROUND, end + AROUND))
+    return spans
+
+
+def _strings(where: tuple[str, ...], a: Bytes, b: Bytes, spans: list[tuple[int, int]], emit: Emit) -> bool:
     """Emit the differing words of both sides' strings; whether there were any worth telling."""
     # Random bytes hold short strings too: one that has none of a word's marks says nothing.
     told = False
@@ -163,7 +178,8 @@ def _strings(where: tuple[str, ...], a: bytes, b: bytes, emit: Emit) -> bool:
         told = told or change.aspect != "limit"
         emit(change)
 
-    words.compare(where, list(filter(_is_wordy, strings(a))), list(filter(_is_wordy, strings(b))), pass_on)
+    found = [[text for start, end in spans for text in strings(data[start:end]) if _is_wordy(text)] for data in (a, b)]
+    words.compare(where, found[0], found[1], pass_on)
     return told
 
 
@@ -183,8 +199,8 @@ def _in_string(a: Bytes, b: Bytes, run: tuple[int, int]) -> bool:
     if end - start > LONG:
         return False
     for data in (a, b):
-        around = data[max(0, start - 64) : end + 64]
-        inside = range(start - max(0, start - 64), end - max(0, start - 64))
+        around = data[max(0, start - AROUND) : end + AROUND]
+        inside = range(start - max(0, start - AROUND), end - max(0, start - AROUND))
         spans = [range(*found.span()) for found in _STRING.finditer(around) if _is_wordy(found[0].decode("ascii"))]
         if not any(inside.start >= span.start and inside.stop <= span.stop for span in spans):
             return False

@@ -85,7 +85,8 @@ def modules() -> dict[str, ModuleType]:
 
 
 def judge(change: Change, facts: Facts) -> tuple[str, str]:
-    """The name of the cause of one change, and its note."""
+    """The name of the cause of one change, and its note. Nothing would end this, so what it looks at is bounded."""
+    change = change.bounded()
     for name, module in modules().items():
         note = module.judge(change, facts)
         if note is not None:

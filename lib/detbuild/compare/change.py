@@ -8,6 +8,9 @@ from typing import Any
 
 # Characters of a value that are kept as evidence: enough to recognise it, too few to fill a report.
 SHOWN = 200
+# Characters that a cause is asked about: of what stands around a value, and of lines that changed places.
+LINE, LINES = 2000, 20_000
+NOTHING_UNDERSTOOD = "its bytes differ, and nothing that is understood in them does"
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,14 @@ class Change:
         return self.before[-60:].lower()
 
     def trimmed(self) -> Change:
-        return replace(
-            self,
-            a=_trim(self.a),
-            b=_trim(self.b),
-            line_a=_trim(self.line_a),
-            line_b=_trim(self.line_b),
-            before=self.before[-SHOWN:],
-        )
+        a, b = _trim(self.a, self.b)
+        line_a, line_b = _trim(self.line_a, self.line_b)
+        return replace(self, a=a, b=b, line_a=line_a, line_b=line_b, before=self.before[-SHOWN:])
+
+    def bounded(self) -> Change:
+        """What a cause is asked about: the values as evidence shows them, and more of what stands around them."""
+        size = LINES if self.aspect == "lines" else LINE
+        return replace(self.trimmed(), line_a=self.line_a[:size], line_b=self.line_b[:size])
 
     def to_dict(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"where": list(self.where), "aspect": self.aspect, "a": self.a, "b": self.b}
@@ -128,5 +131,28 @@ class Collected:
         self.changes.append(change)
 
 
-def _trim(text: str) -> str:
+def beginning(a: str, b: str, size: int) -> int:
+    """Where `size` characters of two texts begin that show a difference: at 0, unless the first one is farther in."""
+    if a == b or max(len(a), len(b)) <= size:
+        return 0
+    common = _common(a, b)
+    return common - size // 4 if common > size // 2 else 0
+
+
+def _common(a: str, b: str) -> int:
+    """How many characters both texts begin with."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
+
+
+def _trim(a: str, b: str) -> tuple[str, str]:
+    start = beginning(a, b, SHOWN)
+    return _cut(a, start), _cut(b, start)
+
+
+def _cut(text: str, start: int) -> str:
+    text = f"…{text[start : start + SHOWN]}" if start else text
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

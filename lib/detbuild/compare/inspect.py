@@ -11,11 +11,12 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from detbuild.compare import blob, devicetree, elf, index, words
-from detbuild.compare.change import Change, Emit, Facts, Inner
-from detbuild.compare.inside import Damaged, Member, Reader, opened
+from detbuild.compare.change import NOTHING_UNDERSTOOD, Change, Emit, Facts, Inner
+from detbuild.compare.inside import Damaged, Member, Reader, archive, opened
 from detbuild.compare.members import Layer, compare_layers
 
 DEPTH = 8  # archives inside archives
@@ -25,8 +26,11 @@ SPOOLED = 2 << 30  # bytes of differing members on disk, of one side of one cont
 LOOKED_INTO = 500  # differing members of one container
 TEXT = 16 << 20  # bytes of a text that is compared word by word
 SMALL = 1 << 20  # bytes of a file that is read whole, whatever it is
+TOO_LARGE = "it is too large to be looked into"
 # What PEM (RFC 7468), OpenPGP (RFC 9580) and OpenSSH write around what a key made.
-_ARMOURED = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_ARMOURED = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----\s*", re.DOTALL)
+Block = tuple[bytes, bytes]
+"""What an armoured block is called, and what is in it."""
 
 
 @dataclass
@@ -99,20 +103,11 @@ class Inspector:
 
     def _signed(self, where: tuple[str, ...], a: bytes, b: bytes) -> tuple[bytes, bytes]:
         """Both texts without the armoured blocks in them, of which the differing ones are told."""
-        blocks = [_ARMOURED.findall(text) for text in (a, b)]
-        for (name, one), (_name, other) in zip(*blocks, strict=False):
-            if one != other:
-                label = name.decode("ascii")
-                self.emit(
-                    Change(
-                        (*where, label),
-                        "signature",
-                        one[:60].decode("ascii", "replace").strip(),
-                        other[:60].decode("ascii", "replace").strip(),
-                        label,
-                        label,
-                    )
-                )
+        for one, other in _unlike(*(_ARMOURED.findall(text) for text in (a, b))):
+            label = (one[0] or other[0]).decode("ascii")
+            note = label if one[0] and other[0] else f"{label}, in {'A' if one[0] else 'B'} alone"
+            values = [block[1].decode("ascii", "replace").strip() for block in (one, other)]
+            self.emit(Change((*where, label), "signature", values[0], values[1], note, note))
         return _ARMOURED.sub(b"", a), _ARMOURED.sub(b"", b)
 
     def _containers(  # noqa: PLR0917 (two of everything)
@@ -137,7 +132,10 @@ class Inspector:
 
     def _same_members(self, layers: list[Layer], a: Path, b: Path, where: tuple[str, ...]) -> None:
         squeezed = [layer.header.get("compressor", "") for layer in layers]
-        packed = any(word in layers[0].kind for word in ("zip", "rpm", "squashfs", "7z"))
+        archived = all(layer.kind.startswith(("tar", "cpio", "ar")) for layer in layers)
+        packed = layers[0].kind.startswith(("zip", "rpm", "squashfs", "7z"))
+        if archived and any(squeezed) and self._unpacked_apart(a, b, where):
+            return
         if any(squeezed) or packed:
             names = " and ".join(dict.fromkeys(filter(None, squeezed)))
             self.emit(
@@ -149,14 +147,31 @@ class Inspector:
                     f"the contents are the same, as {names or layers[0].kind} they are other bytes",
                 )
             )
-        elif layers[0].kind.startswith(("tar", "cpio", "ar")):
+        elif archived:
             # Fields that no reader tells, such as pax's times of access.
             blob.compare(where, a, b, self.facts, self._emit_as_metadata)
         else:
             blob.compare(where, a, b, self.facts, self.emit)
 
+    def _unpacked_apart(self, a: Path, b: Path, where: tuple[str, ...]) -> bool:
+        """Compare what two compressed archives unpack to; whether that differs too, or cannot be read to its end."""
+        readers = archive.Reader(a), archive.Reader(b)
+        try:
+            if _digest(readers[0].unpacked()) == _digest(readers[1].unpacked()):
+                return False
+            with tempfile.TemporaryDirectory(dir=self.scratch) as name:
+                files = Path(name, "a"), Path(name, "b")
+                left = [_write(*pair, SPOOLED) for pair in zip(files, (one.unpacked() for one in readers), strict=True)]
+                if min(left) < 0:
+                    self.emit(Change(where, "limit", line_a=TOO_LARGE))
+                else:
+                    blob.compare(where, *files, self.facts, self._emit_as_metadata)
+        except Damaged as error:
+            self.emit(Change(where, "limit", line_a=f"behind its members it is damaged: {error}"))
+        return True
+
     def _emit_as_metadata(self, change: Change) -> None:
-        if change.aspect in ("text", "number"):
+        if change.aspect != "limit" and change.a != change.b:
             change = replace(change, aspect="metadata", before="a field between the members")
         self.emit(change)
 
@@ -212,12 +227,12 @@ class Inspector:
                 self.note(Inner(step, member_a.digest, member_b.digest))
                 files = found_a.get(member_a.name), found_b.get(member_b.name)
                 if files[0] is None or files[1] is None:
-                    told(Change(step, "limit", line_a="it is too large to be looked into"))
+                    told(Change(step, "limit", line_a=TOO_LARGE))
                     continue
                 before = told.count
                 inner.pair(files[0], files[1], step, depth + 1)
                 if told.count == before:
-                    told(Change(step, "limit", line_a="its bytes differ, and nothing that is understood in them does"))
+                    told(Change(step, "limit", line_a=NOTHING_UNDERSTOOD))
                 files[0].unlink()
                 files[1].unlink()
 
@@ -231,12 +246,7 @@ class Inspector:
                     continue
                 # Names of members are never names on disk: they may lead anywhere.
                 path = directory / str(len(found))
-                with path.open("wb") as stream:
-                    for piece in contents:
-                        left -= len(piece)
-                        if left < 0:
-                            break
-                        stream.write(piece)
+                left = _write(path, contents, left)
                 if left < 0:
                     path.unlink()
                     break
@@ -267,6 +277,32 @@ def _step(where: tuple[str, ...], name: str, single: bool) -> str:
     if single and where:
         return re.sub(r"\.(?:gz|xz|bz2|zst|lz4|lz|lzma|lzo|Z)$", "", where[-1].rsplit("/", 1)[-1]) or name
     return name
+
+
+def _unlike(a: list[Block], b: list[Block]) -> Iterator[tuple[Block, Block]]:
+    """Armoured blocks that differ, empty ones for none. Where a bundle has one more, the others have only moved."""
+    both = set(a) & set(b)
+    alone = [block for block in a if block not in both], [block for block in b if block not in both]
+    pairs = zip_longest(*(alone if any(alone) else (a, b)), fillvalue=(b"", b""))
+    yield from ((one, other) for one, other in pairs if one != other)
+
+
+def _digest(pieces: Iterator[bytes]) -> bytes:
+    result = hashlib.sha256()
+    for piece in pieces:
+        result.update(piece)
+    return result.digest()
+
+
+def _write(path: Path, pieces: Iterator[bytes], limit: int) -> int:
+    """Write pieces to a file; returns how many bytes are left of `limit`, less than none where it ended the writing."""
+    with path.open("wb") as stream:
+        for piece in pieces:
+            limit -= len(piece)
+            if limit < 0:
+                break
+            stream.write(piece)
+    return limit
 
 
 def _head(path: Path) -> bytes:

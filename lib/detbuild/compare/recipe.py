@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
-from types import ModuleType
-from typing import BinaryIO
 
+from detbuild.compare import control
+from detbuild.compare.control import Unnamed
 from detbuild.errors import CompareError
 
-# Bytes. A control file is a few KiB; an .rpm header of many thousand files a few MiB.
-CONTROL_LIMIT = 1 << 20
-ARCHIVE_LIMIT = 16 << 20
-HEADER_LIMIT = 64 << 20
+HEADER_LIMIT = 64 << 20  # bytes; an .rpm header of many thousand files has a few MiB
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 _FILE_NAME = re.compile(r"(?P<deb>[^_]+)_.*\.(?:deb|ipk)|(?P<rpm>.+)-[^-]+-[^-]+\.rpm")
@@ -100,10 +95,6 @@ class Recipes:
         return None
 
 
-class Unnamed(Exception):
-    """A package's own fields cannot be read. The message says why."""
-
-
 def pkgdata_of(trees: Iterable[Path]) -> list[Path]:
     """The pkgdata of the TMPDIRs that trees stand in, or are: of each the nearest, once."""
     found: dict[Path, None] = {}
@@ -130,37 +121,6 @@ def _field(lines: Iterable[str], name: str) -> str | None:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{name}:")), None) or None
 
 
-def _from_control(path: Path) -> tuple[str | None, str | None]:
-    """Read a .deb, or an .ipk in either of its containers, ar and tar, with any compressor."""
-    try:
-        import libarchive
-        from debian.deb822 import Deb822
-    except (ImportError, OSError) as error:
-        raise Unnamed(f"{error}; install libarchive13 and python-debian") from error
-    try:
-        with path.open("rb") as stream:
-            outer = _member(libarchive, stream, "control.tar*", ARCHIVE_LIMIT)
-        control = Deb822(_member(libarchive, io.BytesIO(outer), "control", CONTROL_LIMIT))
-    except (libarchive.ArchiveError, OSError, ValueError) as error:
-        raise Unnamed(str(error)) from error
-    return control.get("Package"), control.get("OE")
-
-
-def _member(libarchive: ModuleType, stream: BinaryIO, wanted: str, limit: int) -> bytes:
-    """The contents, at most `limit` bytes, of the archive member whose last name matches the glob `wanted`."""
-    with libarchive.stream_reader(stream) as archive:
-        for entry in archive:
-            if not fnmatchcase(os.path.basename(entry.pathname), wanted):
-                continue
-            contents = bytearray()
-            for block in entry.get_blocks():
-                contents += block
-                if len(contents) > limit:
-                    raise Unnamed(f"{wanted} has more than {limit} bytes")
-            return bytes(contents)
-    raise Unnamed(f"no {wanted} in it")
-
-
 def _from_header(path: Path) -> tuple[str | None, str | None]:
     try:
         import rpmfile
@@ -178,4 +138,4 @@ def _from_header(path: Path) -> tuple[str | None, str | None]:
     return package, parts[0] if len(parts) == 3 else None
 
 
-_READERS = {".deb": _from_control, ".ipk": _from_control, ".rpm": _from_header}
+_READERS = {".deb": control.names, ".ipk": control.names, ".rpm": _from_header}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.compare import cause, structure
-from detbuild.compare.change import Change, Facts
+from detbuild.compare.change import NOTHING_UNDERSTOOD, Change, Facts
 from detbuild.compare.differ import Differ
 from detbuild.compare.model import Difference, Ending, Finding, Inspected
 from detbuild.compare.pool import Outcome, Pool, Task
@@ -62,11 +62,13 @@ class Why:
         outcome: Outcome = self._pool.submit(Task(paths[0], paths[1], self._facts, self._options.limits)).result()
         finding.inner = outcome.inner
         finding.inspected = Inspected(outcome.ending, outcome.seconds, outcome.detail)
-        if outcome.ending is not Ending.COMPLETE and not outcome.changes:
-            # Nothing found before it was stopped is still an answer, and not no answer.
+        if outcome.changes:
+            return outcome.changes
+        # Nothing found is still an answer, and not no answer.
+        words = NOTHING_UNDERSTOOD
+        if outcome.ending is not Ending.COMPLETE:
             words = f"taking it apart ran {outcome.ending.value.replace('-', ' ')}: {outcome.detail}"
-            return [Change((), "limit", line_a=words)]
-        return outcome.changes
+        return [Change((), "limit", line_a=words)]
 
     def _deeper(self, number: int, finding: Finding) -> list[Change]:
         """diffoscope's view of a pair that is not explained."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 
-from detbuild.compare.change import Change, Emit
+from detbuild.compare.change import Change, Emit, beginning
 from detbuild.compare.clock import DATE
 
 # Above them, lines are matched by counting rather than by alignment, whose time grows with their square.
@@ -20,13 +20,14 @@ ALIGNED_LINES = 2000
 ALIGNED_WORDS = 400
 # Changes told of one text; the rest is counted.
 TOLD = 200
-LINE = 4000  # characters of a line that are looked at
+LINE = 4000  # characters of a line that are looked at: its first ones, or those around the first difference
 JSON_LIMIT = 16 << 20  # bytes
 
 _URL = r"\w+://[^\s\"'<>]+"
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_PATH = r"(?:\$?[\w.+~@%-]*)(?:/[\w.+~@%=#-]+)+/?"
-_VERSION = r"\d+\.\d+(?:\.\d+)+(?:[-+~._]\w+)*"
+_PATH = r"(?:\$?[\w.+~@%-]{0,255})(?:/[\w.+~@%=#-]+)+/?"  # a name has no more bytes (NAME_MAX)
+# What can be split in one way only: 1.2.3_a_b_c in several would double the time with each of its parts.
+_VERSION = r"\d+\.\d+\.\d+(?:_\w+)?(?:[-+~.]\w+)*"
 _WORD = re.compile(
     rf"{_URL}|{_UUID}|{DATE}|{_VERSION}(?![/\w])|{_PATH}|0x[0-9a-fA-F]+|\d+(?:[.,]\d+)+|[\w.+-]+|\s+|.", re.DOTALL
 )
@@ -60,7 +61,8 @@ def compare(where: tuple[str, ...], a: Sequence[str], b: Sequence[str], emit: Em
         return
     told = 0
     for line_a, line_b in _pairs(a, b):
-        for change in _changes(where, line_a[:LINE], line_b[:LINE]):
+        start = beginning(line_a, line_b, LINE)
+        for change in _changes(where, line_a[start : start + LINE], line_b[start : start + LINE]):
             told += 1
             if told > TOLD:
                 emit(Change(where, "limit", line_a=f"more than {TOLD} words differ: the rest is not looked at"))

@@ -49,7 +49,8 @@ def _worked(task: dict[str, Any]) -> dict[str, Any]:
     def emit(change: Change) -> None:
         nonlocal short_of_memory
         short_of_memory = short_of_memory or any(sign in change.line_a for sign in OUT_OF_MEMORY)
-        _send({"change": change.trimmed().to_dict() | _whole(change)})
+        sent = change.bounded()
+        _send({"change": sent.to_dict() | {"before": sent.before}})
 
     def note(inner: Inner) -> None:
         _send({"inner": [list(inner.where), inner.digest_a, inner.digest_b]})
@@ -68,16 +69,6 @@ def _worked(task: dict[str, Any]) -> dict[str, Any]:
         # Hostile data finds ways into every parser; one pair's trouble is nobody else's.
         return {"end": "failed", "detail": f"{type(error).__name__}: {error}"}
     return {"end": "over-memory" if short_of_memory else "complete"}
-
-
-def _whole(change: Change) -> dict[str, Any]:
-    """What the causes need untrimmed: lines that changed places, and what stands before a value."""
-    fields: dict[str, Any] = {"before": change.before[-200:]}
-    if change.aspect == "lines":
-        fields |= {"line_a": change.line_a[:20_000], "line_b": change.line_b[:20_000]}
-    elif change.line_a or change.line_b:
-        fields |= {"line_a": change.line_a[:2000], "line_b": change.line_b[:2000]}
-    return fields
 
 
 def _send(message: dict[str, Any]) -> None:

@@ -24,9 +24,13 @@ def judge(change: Change, facts: Facts) -> str | None:
     if change.aspect not in ("metadata", "header"):
         return None
     if field == "mtime":
-        times = [
-            clock.spoken(float(value)) if value.lstrip("-").isdigit() and abs(int(value)) < 1 << 40 else "none"
-            for value in (change.a, change.b)
-        ]
-        return f"the time of change is {times[0]} in A and {times[1]} in B"
+        return f"the time of change is {_moment(change.a)} in A and {_moment(change.b)} in B"
     return f"{field or 'a field'} is {change.a or 'absent'} in A and {change.b or 'absent'} in B"
+
+
+def _moment(value: str) -> str:
+    """An archive may hold any number for a time, also one that is in no year of a calendar."""
+    try:
+        return clock.spoken(float(int(value))) if value else "none"
+    except (ValueError, OverflowError, OSError):
+        return value

@@ -23,7 +23,8 @@ _MARCH = re.compile(
     r"sandybridge|ivybridge|westmere|core2|sapphirerapids|alderlake|cortex-a\d+\w*|neoverse-\w+|"
     r"armv[789][\w.+-]*|native)\b"
 )
-_FLAGS = re.compile(rf"^[\s,+-]*(?:{_FLAG}[\s,+-]*)+$|-m(?:no-)?{_FLAG}", re.I)
+# Each name has to end where a word does: tsctsctsc could be split in more ways than anybody can wait for.
+_FLAGS = re.compile(rf"^[\s,+-]*(?:{_FLAG}(?!\w)[\s,+-]*)+$|-m(?:no-)?{_FLAG}", re.I)
 _KEY = re.compile(
     r"(?:\bcpu|processor|model name|flags|features|march|mtune|-m|simd|isa|vendor_id|nproc|cores|cpus|threads|"
     r"jobs|parallel)[\w\"' -]*\W*$",

@@ -18,7 +18,7 @@ _ARMOUR = re.compile(
     r"-----(?:BEGIN|END) (?:PGP|CERTIFICATE|SSH SIGNATURE|PKCS7|CMS|X509|\w* ?PUBLIC KEY)|untrusted comment: "
 )
 _NAMED = re.compile(
-    r"\.(?:sig|asc|sign|gpg|p7[bs]|minisig|pem|crt)$|signature|(?:^|/)META-INF/.*\.(?:RSA|DSA|EC)$", re.I
+    r"\.(?:sig|asc|sign|gpg|p7[bs]|minisig|pem|crt)$|signature|(?:^|/)META-INF/[^/]*\.(?:RSA|DSA|EC)$", re.I
 )
 _FIELD = re.compile(r"\b(?:signature|sigpgp|siggpg|rsaheader|dsaheader)\b|^sig\w*[\"']?\s*[:=]\s*[\"']?$", re.I)
 

@@ -15,10 +15,11 @@ REMEDY = (
 )
 RANK = 24
 
-_PATHS = re.compile(r"^\W*(?:\w+ )?[\w.+~@%-]*(?:/[\w.+~@%=-]+)+\W*$|^\W*[\w+~-]+\.(?:\w{1,5}|\w+\.\w{1,4})\W*$")
+# Both in a time that grows as the text does: no two parts beside each other take the same characters.
+_NAME_ALONE = re.compile(r"(?:\W*[^\w+~-])?[\w+~-]+\.(?:\w{1,5}|\w+\.\w{1,4})\W*$")
 _NAMES = re.compile(
-    r"(?:[\w.+~@%-]*/[\w./+~@%=-]+|[\w+~-]+\.(?:[chosdm]|cc|cpp|hpp|py|js|txt|so|ko|html|java|class|conf|list|"
-    r"png|mo|rs|go))(?![\w/])"
+    r"(?:(?<![\w.+~@%-])[\w.+~@%-]*/[\w./+~@%=-]+|[\w+~-]\.(?:[chosdm]|cc|cpp|hpp|py|js|txt|so|ko|html|java|class|conf|"
+    r"list|png|mo|rs|go))(?![\w/])"
 )
 
 
@@ -31,6 +32,6 @@ def judge(change: Change, facts: Facts) -> str | None:
     if len(lines) == 1:
         names = _NAMES.findall(lines[0])
         return "the same file names on one line" if len(names) >= max(2, len(lines[0].split()) // 2) else None
-    if sum(bool(_PATHS.match(line) or len(_NAMES.findall(line)) >= 1) for line in lines) > 0.6 * len(lines):
+    if sum(bool(_NAMES.search(line) or _NAME_ALONE.match(line)) for line in lines) > 0.6 * len(lines):
         return f"the same {change.count} lines of file names"
     return None

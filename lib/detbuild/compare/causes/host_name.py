@@ -18,8 +18,8 @@ _KEY = re.compile(
     r"built (?:on|at)|compiled on|generated on|(?:made|run|running|done|packaged) on|by [\w.-]+ "
         r"on)[\"')\]]*\W*(?:is|was|name)?\W*$", re.I,
 )  # fmt: skip
-_HOST = re.compile(r"[A-Za-z][\w-]*(?:\.[\w-]+)*|[\w-]*[A-Za-z][\w-]*(?:\.[\w-]+)*")
-_AT = re.compile(r"[\w.+-]+@$")
+_HOST = re.compile(r"(?=[\w-]*[A-Za-z])[\w-]+(?:\.[\w-]+)*")
+_AT = re.compile(r"[\w.+-]@$")
 _UNAME = re.compile(r"\bLinux $")
 
 

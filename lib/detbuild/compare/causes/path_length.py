@@ -21,7 +21,7 @@ def judge(change: Change, facts: Facts) -> str | None:
     longer = len(facts.root_b) - len(facts.root_a)
     if not longer:
         return None
-    if change.aspect in ("text", "code", "header") and change.a.isdigit() and change.b.isdigit():
+    if change.aspect in ("text", "code", "header") and change.a.isdecimal() and change.b.isdecimal():
         if int(change.b) - int(change.a) == longer:
             return f"B's directory is longer by {longer} characters, and so is this number"
         if int(change.b) - int(change.a) == -longer:

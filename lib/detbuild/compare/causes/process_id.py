@@ -43,7 +43,10 @@ def _named(change: Change) -> str | None:
         return None
     if _PART.sub("#", change.a) != _PART.sub("#", change.b) or change.a == change.b:
         return None
-    pairs = [(x, y) for x, y in zip(_PART.findall(change.a), _PART.findall(change.b), strict=True) if x != y]
+    numbers = [_PART.findall(value) for value in (change.a, change.b)]
+    if len(numbers[0]) != len(numbers[1]):
+        return None  # a # of its own stands where the other side has a number
+    pairs = [(x, y) for x, y in zip(*numbers, strict=True) if x != y]
     if len(pairs) == 1 and all(10 < int(number) <= 4194304 for number in pairs[0]) and not pairs[0][0].startswith("0"):
         return f"{pairs[0][0]} and {pairs[0][1]} in a name as ${{NAME}}.$$ makes it"
     return None

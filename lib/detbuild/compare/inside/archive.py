@@ -6,15 +6,16 @@ import bz2
 import ctypes
 import gzip
 import lzma
+import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from detbuild.compare.inside import cpio
-from detbuild.compare.inside.member import HEAD, Damaged, Member
+from detbuild.compare.inside.member import HEAD, Damaged, Member, size_of, slice_of
 
 RANK = 50
 _SQUEEZED = {
@@ -89,7 +90,6 @@ class Reader:
         return fields
 
     def members(self) -> Iterator[tuple[Member, Iterator[bytes]]]:
-        seen: dict[str, int] = {}
         if self._is_nothing:
             yield Member("contents"), iter(())
             return
@@ -97,15 +97,24 @@ class Reader:
             for entry in self._entries("raw"):
                 yield from cpio.members(entry.get_blocks())
             return
-        for entry in self._entries("all" if self._archive else "raw"):
-            if not self._archive:
-                yield Member("contents"), entry.get_blocks()
-                return
-            member = member_of(self._library, entry, numbered=self._archive == "cpio archive")
-            seen[member.name] = seen.get(member.name, 0) + 1
-            if seen[member.name] > 1:
-                member.name += f"#{seen[member.name]}"
-            yield member, entry.get_blocks()
+        if self._archive:
+            numbered = self._archive == "cpio archive"
+            yield from members_of(self._library, self._entries("all"), numbered)
+            return
+        for entry in self._entries("raw"):
+            yield Member("contents"), entry.get_blocks()
+            return
+
+    def unpacked(self) -> Iterator[bytes]:
+        """All that is behind the compressor, also behind the end of an archive in there. Raises Damaged."""
+        if not self._squeezed:
+            yield from slice_of(self._path, 0, size_of(self._path))
+            return
+        try:
+            for entry in self._entries("raw"):
+                yield from entry.get_blocks()
+        except self._library.ArchiveError as error:
+            raise Damaged(str(error)) from error
 
     def _entries(self, form: str) -> Iterator[Any]:
         try:
@@ -179,8 +188,21 @@ def _local_extra(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
     return stream.read(extra).hex()
 
 
-def member_of(library: Any, entry: Any, numbered: bool) -> Member:
-    """`numbered`: whether the format records inodes; for others, libarchive makes numbers up."""
+def members_of(library: Any, entries: Iterable[Any], numbered: bool) -> Iterator[tuple[Member, Iterator[bytes]]]:
+    """What libarchive reads of an archive; the second member of one name is called NAME#2.
+
+    `numbered`: whether the format records inodes; for others, libarchive makes numbers up.
+    """
+    seen: dict[str, int] = {}
+    for entry in entries:
+        member = _member(library, entry, numbered)
+        seen[member.name] = seen.get(member.name, 0) + 1
+        if seen[member.name] > 1:
+            member.name += f"#{seen[member.name]}"
+        yield member, entry.get_blocks()
+
+
+def _member(library: Any, entry: Any, numbered: bool) -> Member:
     handle = entry._entry_p
     kind = (
         "hard link" if entry.islnk else "link" if entry.issym else "directory" if entry.isdir
@@ -190,20 +212,24 @@ def member_of(library: Any, entry: Any, numbered: bool) -> Member:
     if kind == "device":
         target = f"{entry.rdevmajor}:{entry.rdevminor}"
     number = _call(library, "archive_entry_ino64", ctypes.c_int64, handle) if numbered else 0
-    name = entry.pathname
     return Member(
-        name if isinstance(name, str) else "?",
+        _text(entry.pathname) or "?",
         kind,
         entry.size or 0,
         entry.perm,
         _call(library, "archive_entry_uid", ctypes.c_int64, handle),
         _call(library, "archive_entry_gid", ctypes.c_int64, handle),
-        entry.uname or None,
-        entry.gname or None,
+        _text(entry.uname),
+        _text(entry.gname),
         None if entry.mtime is None else int(entry.mtime),
         number or None,
-        None if target is None else str(target),
+        _text(target),
     )
+
+
+def _text(value: str | bytes | None) -> str | None:
+    """Bytes where they are in no character set."""
+    return os.fsdecode(value) if value else None
 
 
 def _call(library: Any, name: str, result: Any, handle: Any) -> int:

@@ -18,6 +18,7 @@ from detbuild.compare.inside.member import Damaged, Member, size_of
 RANK = 25
 _EXTENTS, _INLINE = 0x80000, 0x10000000
 _64BIT, _META_BG = 0x80, 0x10
+_IN_INODE = 60  # bytes that it has room for
 _DEPTH = 64  # of directories; a loop of them would not end
 _FILES = 2_000_000
 
@@ -74,7 +75,8 @@ class Reader:
                     below = f"{path}/{name}"
                     if stat.S_ISDIR(_u16(inode, 0)):
                         waiting.append((child, below, depth + 1))
-                    yield self._member(child, below, inode), self._contents(inode, size)
+                    is_file = stat.S_ISREG(_u16(inode, 0))
+                    yield self._member(child, below, inode), self._blocks(inode, size) if is_file else iter(())
 
     def _read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor_of, size, offset)
@@ -97,8 +99,8 @@ class Reader:
         kind = kinds.get(stat.S_IFMT(mode), "device" if stat.S_IFMT(mode) in (stat.S_IFBLK, stat.S_IFCHR) else "other")
         size = _size(inode)
         target = None
-        if kind == "link" and size < 60:
-            target = inode[40 : 40 + size].decode("utf-8", "surrogateescape")
+        if kind == "link":
+            target = self._target(inode, size).decode("utf-8", "surrogateescape")
         elif kind == "device":
             target = f"{_u32(inode, 40) or _u32(inode, 44):#x}"
         uid, gid = _u16(inode, 2) | _u16(inode, 120) << 16, _u16(inode, 24) | _u16(inode, 122) << 16
@@ -114,6 +116,10 @@ class Reader:
             target=target,
         )
 
+    def _target(self, inode: bytes, size: int) -> bytes:
+        """Where a symbolic link points: in the inode, or, from 60 bytes on, in a block, which it never fills."""
+        return inode[40 : 40 + size] if size < _IN_INODE else next(self._blocks(inode, size), b"")
+
     def _listing(self, inode: bytes, size: int) -> Iterator[tuple[int, str]]:
         data = b"".join(self._blocks(inode, size))
         position = 0
@@ -126,15 +132,10 @@ class Reader:
                 yield number, name
             position += length
 
-    def _contents(self, inode: bytes, size: int) -> Iterator[bytes]:
-        mode = _u16(inode, 0)
-        if stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and _size(inode) >= 60):
-            yield from self._blocks(inode, size)
-
     def _blocks(self, inode: bytes, size: int) -> Iterator[bytes]:
         flags, left = _u32(inode, 32), _size(inode)
         if flags & _INLINE:
-            yield inode[40 : 40 + min(left, 60)]
+            yield inode[40 : 40 + min(left, _IN_INODE)]
             return
         extents = self._extents(inode[40:100], 0) if flags & _EXTENTS else self._mapped(inode)
         position = 0

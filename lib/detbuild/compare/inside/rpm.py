@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detbuild.compare.inside.archive import member_of
+from detbuild.compare.inside.archive import members_of
 from detbuild.compare.inside.member import Damaged, Member
 
 RANK = 5
@@ -57,8 +57,7 @@ class Reader:
 
         try:
             with libarchive.file_reader(str(self._path), block_size=1 << 16) as archive:
-                for entry in archive:
-                    yield member_of(libarchive, entry, numbered=False), entry.get_blocks()
+                yield from members_of(libarchive, archive, numbered=False)
         except libarchive.ArchiveError as error:
             raise Damaged(str(error)) from error
 
