@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # Two builds of the same source give the same bytes: every recipe gets one epoch, and what its tasks
 # start lives under that epoch instead of the wall clock.
 #

@@ -60,3 +60,16 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "made").read_text() == "1700000000\n"
     assert "date" in done.stdout
+
+
+SOURCES = ("*.py", "*.c", "*.h", "*.bb", "*.bbclass", "*.conf", "*.service", "*.socket", "scripts/*")
+
+
+def test_every_source_file_names_its_licence() -> None:
+    listed = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z", *SOURCES], capture_output=True, check=True).stdout
+    files = [
+        TOP / name for name in listed.decode().split("\0") if name and not name.startswith(("tests/", "examples/"))
+    ]
+    assert len(files) > 100
+    without = [path for path in files if (text := path.read_text()) and "SPDX-License-Identifier: " not in text[:200]]
+    assert without == []

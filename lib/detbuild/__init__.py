@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Deterministic builds: decide the epoch, hold it for a process tree, and find what still differs.
 
 BitBake's ``addpylib`` imports this package for every parse, so it imports nothing itself;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A session's record: which program read which source of the outside world, how often, fixed, leaked or passed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The records of a build's tasks: where they are collected, and how they are found again.
 
 The class leaves each one beside its task's log, as ``WORKDIR/temp/detbuild.do_TASK.json``, and collects them as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Every system call of every table, and what policy `time` does with it: the data behind ``detbuild.policy``.
 
 A call is judged by what it can show or do: a wall clock, a file time, a wait until a wall-clock moment, a way out of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The client's end of a session: hear that it was opened, and ask for its record at its end."""
 
 from __future__ import annotations

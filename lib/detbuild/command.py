@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a command line runs: the program behind a multi-call binary or a loader, the script behind an interpreter."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What this machine can do for detbuild: findings about the kernel and the tools, and the engine that follows.
 
 Every check degrades to an unknown that says why; none raises. ``root`` stands for / and is another directory in

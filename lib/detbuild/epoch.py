@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The epoch: the one moment, in whole seconds since 1970, at which a recipe's build is said to happen.
 
 ``resolve()`` asks the sources of ORDER one after the other and takes the first that gives a moment. A moment

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The tree of errors that a user can do something about. Only ``detbuild.cli.main`` turns them into an exit."""
 
 from __future__ import annotations

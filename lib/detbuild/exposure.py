@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a build's tasks still take from the outside world, and through which programs: the worst first."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the times of source files say: the newest of the well-known files, and the youngest file of a tree.
 
 A time is believed from 1980 on, where zip and FAT begin, and up to now. Times that the unpack made are left out

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One command in a session in the foreground, by a parent as good as invisible: ``detbuild run``."""
 
 from __future__ import annotations

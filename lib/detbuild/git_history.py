@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The repositories below a directory, and the newest commit of them all.
 
 git runs through GitPython, always with the repository named explicitly: so a damaged ``.git`` never leads git to a

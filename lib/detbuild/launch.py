@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The process that becomes a session's command: it opens the session in itself, then executes the command."""
 
 from __future__ import annotations

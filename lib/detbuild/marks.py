@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the tasks of one build directory leave for each other and for BitBake's server, as small files.
 
 An open session is a file in ``open/``, so that the server can say what happened to a task that was killed. A

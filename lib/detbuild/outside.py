@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Files that show the outside world, and what policy `strict` does when a program opens one to read it.
 
 Each row stands under the rule of `detbuild.strict` that it goes with. The first row that matches decides; a file that

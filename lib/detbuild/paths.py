@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Paths as text that is safe to print and to log, and walks over trees that others may be changing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a session does with each read of the outside world: the one table that every engine obeys.
 
 System calls stand in ``detbuild.calls`` and ``detbuild.strict``, programs in ``detbuild.programs``; here is what

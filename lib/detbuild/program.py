@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One rule for one kind of program, and how a running program finds its rule."""
 
 from __future__ import annotations

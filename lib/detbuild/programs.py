@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The programs' rules as data: who sees which clock, who sees which file times, and who may write which.
 
 A program that embeds times must be shown the epoch, one that compares file times must see the true ones, and one

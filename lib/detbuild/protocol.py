@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Messages between a session's client and its engine: length, then JSON that names the protocol and its version.
 
 A message is a dict with at least ``kind``. The length is four bytes, big endian.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A recipe's epoch: what BitBake's d says about the sources, and where the answer is kept.
 
 SDE_FILE is the one truth; ``${WORKDIR}/__source-date-epoch.txt`` is its copy. Callers: ``stamp(d)`` once the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The user's own rows of the programs' table: from a YAML or JSON file, or from the variable DETBUILD_RULES.
 
 A file holds a list of rows, or the mapping ``{format: detbuild-rules, version: 1, rules: [...]}``::

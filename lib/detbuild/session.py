@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Sessions for Python callers: commands that live under one epoch, or the calling process's own descendants.
 
 For example::

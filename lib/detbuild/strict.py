@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What policy `strict` does beyond policy `time`: four rules, each the rows that it puts in place of time's own.
 
 The files of each rule stand in ``detbuild.outside``.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A BitBake task's session: opened and closed on the task's events, in the task's own process.
 
 ``handle`` gets the events: ``prepare`` runs for every recipe that is parsed, ``started`` and ``ended`` in every task,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What one unpack put where: which of its files carry the times of their making, and which that of the unpack.
 
 Follows ``unpack()`` of BitBake's lib/bb/fetch2, whose rules for destinations are not reachable otherwise.

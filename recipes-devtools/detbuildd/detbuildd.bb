@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 SUMMARY = "Daemon for deterministic builds"
 DESCRIPTION = "detbuildd, the root daemon of detbuild's eBPF engine, as a systemd service that starts when a build \
 first asks for it. Its programs are compiled on the machine, by BCC."

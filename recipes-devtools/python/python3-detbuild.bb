@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 SUMMARY = "Deterministic builds: epochs, sessions and comparisons"
 DESCRIPTION = "The library and the commands of this layer. detbuild runs any command under a fixed clock; \
 detbuild-compare says which packages of two builds differ, and which recipe each one comes from."

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the BPF programs share with user space: constants, and a ctypes mirror of each struct of ``common.h``.
 
 The constants reach the compiler from here (``defines``), so that each stands once.

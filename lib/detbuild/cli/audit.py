@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """``detbuild audit``: show what detbuild.exposure found in a build's records."""
 
 from __future__ import annotations

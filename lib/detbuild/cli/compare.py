@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Compare two trees of build output and name the recipe behind each difference."""
 
 from __future__ import annotations

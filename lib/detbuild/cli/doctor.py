@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """``detbuild doctor``: show what detbuild.doctor found."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """``detbuild epoch DIR``: the moment at which a build of this source is said to happen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Tell one artefact's whole story: what differs in it, why, who made it, and what to do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The entrance: finds the subcommand's module by its name, and is the only place that turns errors into exits."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """``detbuild policy``: show the rules, and which one a command line gets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """``detbuild run``: any command in a session."""
 
 from __future__ import annotations

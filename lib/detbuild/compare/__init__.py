@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two trees in, findings out: which artefacts differ, and which recipe each comes from."""
 
 from __future__ import annotations

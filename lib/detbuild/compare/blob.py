@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two binaries that nothing here understands: where they differ, as strings, as integers, or summed up.
 
 The sum is bounded, whatever their size: sizes, entropy, first and last differing offset, share of bytes that differ.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why two artefacts differ: a name, the evidence, and what to do about it.
 
 Each cause is one module of ``detbuild.compare.causes``, found by its being there. It has NAME, TITLE (for people),

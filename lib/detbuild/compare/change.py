@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One place where two artefacts differ: as small as it could be narrowed down, with both values."""
 
 from __future__ import annotations

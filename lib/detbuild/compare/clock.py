@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Moments in text: the ways in which programs write down a time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Past one machine: pairs of files on a Dask cluster, over a file system that every worker sees under the same paths.
 
 Needs the package ``distributed``. A pair whose worker dies is done again by another: its outcome is taken once.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What stands in one tree: walked without following a link, and without opening anything."""
 
 from __future__ import annotations

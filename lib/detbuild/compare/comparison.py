@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The flow of one comparison: collect, match, digest, name, take apart. Findings come as they are done, the result has
 them in the order of their paths."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The control file of a .deb or .ipk, and what it says of the package's name.
 
 Any file may have such a name, and this is read in the process that compares, without a limit of time: so what is

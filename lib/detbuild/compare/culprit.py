@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The programs that leaked, from the audit records that the class collected, or left in a build's work directory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Device trees as text: flattened ones (the Devicetree Specification, chapter 5), one line a property."""
 
 from __future__ import annotations

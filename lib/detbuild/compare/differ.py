@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """diffoscope on one pair: a process of its own, bounded in time and memory, gone with everything it started.
 
 A pair that runs over its limits is reported as such and costs nobody else; what diffoscope wrote so far is kept.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The contents of files, read once: SHA-256, safe against links, FIFOs and files that change meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two object files, section by section: which strings, symbols, notes and code differ.
 
 The format is that of the ELF specification (System V gABI) and of binutils' own sections; only what a comparison

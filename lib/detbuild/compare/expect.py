@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Differences that are known: a YAML file says which, why, and until when. What no longer occurs is told.
 
 ::

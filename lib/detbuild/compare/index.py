@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A feed's index entry by entry: Packages of .deb and .ipk, and primary, filelists and other of rpm's repodata.
 
 What dpkg-scanpackages and opkg-make-index write is one paragraph a package, with its place in ``Filename``; what

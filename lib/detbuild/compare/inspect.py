@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One pair of files taken apart, layer by layer, down to the places where they differ.
 
 A container is read twice at most: once for its members' digests, and, where some differ, once more for those alone.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What one pair of files may cost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The recipe of an artefact that is no package: by sstate's manifests of the TMPDIR it stands in, or by its place.
 
 What OE-Core writes: a manifest of what each task installed (sstate.bbclass), the recipe's name in an sstate archive's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The union of two trees, pair by pair, and what can be said of a pair without reading it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two containers' members side by side: which differ, which only one has, in what order they stand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a comparison finds: computing fills it in, presenters visit it, and neither knows the other."""
 
 from __future__ import annotations

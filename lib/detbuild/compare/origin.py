@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whether two trees are two builds at all, or one build seen twice.
 
 Seen: files that are one inode (hard links, bind mounts, one directory under two names, one tree inside the other),

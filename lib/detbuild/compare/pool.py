@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Worker processes for pairs of files: each pair bounded in time and memory, and nobody else's cost.
 
 ``Pool`` is what the comparison knows; ``LocalPool`` runs on this machine, ``detbuild.compare.cluster`` on others.

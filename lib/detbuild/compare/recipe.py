@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """From a package file to its package and recipe.
 
 What OE-Core writes (package_deb, package_ipk and package_rpm.bbclass): .deb and .ipk carry the recipe's PN in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The journal of a run: what was found, a line a finding, so that an interrupted run can go on where it was.
 
 A line counts only for the very files that it was written about: their paths, sizes and digests are in it, and where

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What follows from what: a package in an image, a checksum in an index, a build-id, all under their origin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """diffoscope's structured output as changes: for the formats that it takes apart and this library does not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why one pair of files differs: taken apart in a worker first, and shown by diffoscope where that is asked for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Two texts narrowed down to the words that differ.
 
 A text is split so that a date, a path, a UUID or a version is one word: what a cause is told from is the whole value,

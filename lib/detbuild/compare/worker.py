@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A process that takes pairs of files apart, one after the other, within limits that it sets itself.
 
 Speaks JSON, a line a message: in comes a task, out go ``change`` and ``inner`` as they are found, and an ``end``. The

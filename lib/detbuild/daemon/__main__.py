@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """``detbuildd``: load the BPF programs, listen, and serve until SIGTERM.
 
 Exit codes: 0 after a clean stop, 1 where it cannot start, 2 for a command line that cannot be understood.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Close what peers sent: away from the daemon's loop, since a file system of a peer's own may let close(2) wait."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The daemon's configuration: a YAML file in which everything has a default and nothing unknown is let pass.
 
 For example::

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """All sets of BPF programs in the kernel: the one that this daemon loads, and those that earlier ones left.
 
 A daemon of another release, or with other limits, loads another set. Sessions stay under the set that they were

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One set of loaded BPF programs, and the sessions in its maps.
 
 Programs, maps and links live by their pins in a BPF file system: they outlast the daemon, and the next one adopts

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The daemon's socket: one that systemd hands over, or one of its own making."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Compile, load, attach and pin the BPF programs: in a process of its own, since the compiler takes much memory.
 
 ``python3 -c ... SETTINGS`` pins a complete set below one directory, or says on its output, as JSON, why it cannot.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The daemon's log: one line an event, on standard error or in the system's log."""
 
 from __future__ import annotations

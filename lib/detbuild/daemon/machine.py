@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a machine must have for the daemon's BPF programs, and what to do where it has it not.
 
 ``root`` stands for / and is another directory in tests only.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Who asks, and for whom: identities that the kernel vouches for. A number in a message counts for nothing.
 
 Processes are named by pidfds that came over the socket. What number such a process has here is read from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whether the kernel may preempt a task inside the kernel itself, by which a fexit program can be skipped."""
 
 from __future__ import annotations

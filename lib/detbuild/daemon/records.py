@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a restarted daemon must know of the sessions that it finds in the kernel: a file each, for root alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The daemon's loop: one thread, no waiting for any one peer, and limits for each user."""
 
 from __future__ import annotations

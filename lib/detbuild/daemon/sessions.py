@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The sessions that the daemon holds: from a peer's wish to the end of the last process, across restarts.
 
 A session lives as long as its supervisor. Where that ends before it closed the session, every process of the session

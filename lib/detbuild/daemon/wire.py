@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One connection of the daemon's: whole requests out of whatever trickles in, and answers out as the peer takes them.
 
 The frames are those of ``detbuild.protocol``, here without ever waiting for a peer.

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """What enforces a session. Engines obey the table in ``policy`` and answer alike."""

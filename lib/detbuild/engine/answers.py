@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How each fixed call is answered: what is written to the caller's memory, and what the call returns.
 
 An answer takes the caller's pid, its ABI, the call's arguments and the time in nanoseconds since 1970, and

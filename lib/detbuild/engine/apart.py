@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """An engine's own process beside the one that opens a session: how it is started, and what it lets go of."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What every engine offers."""
 
 from __future__ import annotations

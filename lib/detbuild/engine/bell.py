@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The doorbell: how a supervisor asks BPF for a thread's clock, and tells it which rule holds for a program."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Children of a session's threads, from their maker's fork to their own first stop: the two come in either order."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The fixed clock: one rule, the same in every run, that still lets loops end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Clock reads in system calls: answered in the kernel's place, from the reading thread's clock."""
 
 from __future__ import annotations

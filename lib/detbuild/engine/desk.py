@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where a session's notified calls are answered: the clocks that return in a register, executions, and waits."""
 
 from __future__ import annotations

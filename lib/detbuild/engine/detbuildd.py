@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The daemon as its clients meet it: where it listens, and one question at a time, each answered in bounded time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """/dev/random and /dev/urandom: the program gets the real device, and each of its reads is answered from its stream.
 
 A file or a pipe in its place would end, give short reads, or give to one process what another one has not taken yet.

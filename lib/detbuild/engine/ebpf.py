@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The eBPF engine: a root daemon's BPF programs fix the clocks, and a supervisor of the user's own does the rest.
 
 What only a session needs is imported when one is opened: most machines have no daemon, and their builds start faster.

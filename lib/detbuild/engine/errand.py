@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """System calls that a stopped thread makes for the tracer, wherever it stands and whatever other threads do.
 
 No code is changed for it: other threads may run the same. The thread is sent to the system call instruction of its

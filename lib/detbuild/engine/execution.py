@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What an execve(2) under way will run: the program and its arguments, as /proc/PID tells them afterwards."""
 
 from __future__ import annotations

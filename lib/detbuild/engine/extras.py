@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What single programs stop at besides what everybody does: one more filter, before a program's first instruction."""
 
 from __future__ import annotations

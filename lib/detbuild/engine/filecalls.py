@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """File times in system calls: a call that shows them, and one that writes them."""
 
 from __future__ import annotations

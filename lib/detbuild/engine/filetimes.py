@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """File times: later than the epoch is shown as the epoch, and what was shown is never written back to disk."""
 
 from __future__ import annotations

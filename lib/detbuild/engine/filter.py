@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A policy's rules as seccomp filters, and the way back from a filter's data to the rule.
 
 For the tracer three kinds of filter: what every program of a session inherits; what a program's own rule or form adds

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Formats of programs that this machine runs by an interpreter (the kernel's admin-guide/binfmt-misc)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Outside files under a supervisor: a notified open is given a descriptor of ours for a file with fixed content.
 
 What the program opens for itself is counted where it is there to be read: its end is not seen here.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Threads that a program of the session traces itself, as debuggers and LeakSanitizer do: lent to it, and taken back.
 
 A thread has one tracer, so the session's must let it go. But then the session's filter answers ENOSYS, to file calls

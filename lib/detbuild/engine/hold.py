@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Threads that are traced for one system call: the kernel gets other arguments for it, which the caller never sees.
 
 A thread that waits for our answer is seized and told to stop. The answer is then that the call begins again, and the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The machine that a session's programs see: one host, one kernel, and no load.
 
 The host's name is one that every machine knows, so that it can be looked up. The release is that of a long-term kernel

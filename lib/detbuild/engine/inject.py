@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """System calls made by a tracee on the tracer's behalf, before a new program's first instruction."""
 
 from __future__ import annotations

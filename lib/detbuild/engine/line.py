@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A supervisor's line to the daemon, which may be killed or upgraded in the middle of a session, and come back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whose a read is: what /proc tells of a traced program's arguments, and of those that started it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The filter of lent threads, whose calls wait for a listener's word, and the listeners that the tracer keeps."""
 
 from __future__ import annotations

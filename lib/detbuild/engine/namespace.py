@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Files as another process names them: relative to its directories, below its root, in its mount namespace."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where a program opens a file of the outside world: it is counted, and a fixed one is made of memory.
 
 The program makes memfd_create(2) in place of its open, so nothing of its own is needed: no /proc, no rights, no room in

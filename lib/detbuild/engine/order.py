@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Directories in the order of their names, whatever the file system.
 
 A listing is read as a whole when the caller stands at the directory's start, and kept: what is made or removed while

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The random numbers of a supervisor's session: BPF keeps each thread's key and count, and here is what they stand for.
 
 BPF sees every fork, and makes the children's keys as ``Stream.child`` does. What a program executed, and how often, is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Outside files: which row of the table a program's name for a file has, and what it is given to read."""
 
 from __future__ import annotations

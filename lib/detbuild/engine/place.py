@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A build's own path in command lines, by which it gets into what is made: no policy changes it, the record names it.
 
 A compiler's string, ``-DDIR="/build/here"``, and a substitution, ``sed 's|@GREP@|/build/here/grep|'``, put it there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Why a kernel, a container or a debugger refuses the tracer, in sentences that say what to do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The runs of one program with one command line under one parent: which of them are a loop that waits for the clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which engine a session gets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The tracer as a process of its own: how it is started beside the process that opens a session, and spoken to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Random numbers that a session fixes: each thread has a stream, which depends on what it is and not on when.
 
 A stream begins at a program's execution, with the epoch, the session's seed, the command line and a count: how many

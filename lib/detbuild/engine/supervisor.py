@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The supervisor as a process of its own: it serves one session's notified calls until the last program has ended."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the tracer keeps of each process and thread of a session."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The tracer's loop: follows every fork and exec of a session, and answers the calls that the filters stop."""
 
 from __future__ import annotations

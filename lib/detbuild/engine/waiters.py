@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a supervisor remembers of threads from one call to the next: what they wait for, and directories they read."""
 
 from __future__ import annotations

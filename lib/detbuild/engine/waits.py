@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Sleeps and waits until a wall-clock moment: they last as long as outside, and move the thread's clock.
 
 A deadline counts from the fixed clock, the kernel waits by the real one. So the kernel is given a copy with the

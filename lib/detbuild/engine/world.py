@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The outside world beyond the clocks: which handler answers a thread's call, and which outcome the record gets."""
 
 from __future__ import annotations

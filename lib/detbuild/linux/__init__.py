@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """The ground floor: kernel interfaces by their kernel names, without any policy."""

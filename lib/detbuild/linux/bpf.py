@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """bpf(2): maps, programs, links and their pins (linux/bpf.h), as far as an engine needs them."""
 
 from __future__ import annotations

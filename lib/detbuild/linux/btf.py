@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The running kernel's own description of its types (BTF): where a member of a struct lies, and which functions exist.
 
 The format is the kernel's Documentation/bpf/btf.rst.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Descriptors that are another process's, or tell of signals."""
 
 from __future__ import annotations

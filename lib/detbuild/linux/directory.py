@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Directories as getdents64(2) lists them, in the file system's own order."""
 
 from __future__ import annotations

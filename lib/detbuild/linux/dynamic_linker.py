@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where glibc's dynamic linker (ld.so(8)) lies in a program whose addresses are not random."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """execve(2) with an environment byte for byte, found on PATH as execvp(3) finds it."""
 
 from __future__ import annotations

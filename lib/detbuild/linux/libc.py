@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The one handle on libc: argument types declared once, thin wrappers, one funnel from errno to OSError."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Another process's memory, with that process's own page permissions."""
 
 from __future__ import annotations

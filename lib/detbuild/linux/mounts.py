@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Directories that a program serves (FUSE), told apart by what does not ask that program: see proc(5), mountinfo."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """seccomp user notification: calls that wait for a supervisor's answer (seccomp_unotify(2), linux/seccomp.h)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """personality(2): what a process passes on to the programs that it executes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What /proc says of processes."""
 
 from __future__ import annotations

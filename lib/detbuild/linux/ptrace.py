@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ptrace(2) for a tracer that seizes. Every call raises OSError; ESRCH means that the tracee was killed."""
 
 from __future__ import annotations

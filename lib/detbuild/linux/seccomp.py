@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A small assembler for seccomp filters, and their installation (seccomp(2), linux/seccomp.h)."""
 
 from __future__ import annotations

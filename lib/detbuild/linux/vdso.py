@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The vDSO, where programs read the clock without a system call: hidden from a new program, or disarmed in this one."""
 
 from __future__ import annotations

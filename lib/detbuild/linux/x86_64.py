@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """x86-64: its two system call tables, and how each passes arguments and times.
 
 The numbers stand in ``x86_64_calls``. The x32 ABI is the 64-bit table with bit 30 set; its times have the 64-bit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The numbers of every system call of x86-64, up to Linux 6.18.
 
 Source: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl of the kernel. A name whose call the kernel has

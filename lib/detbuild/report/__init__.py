@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """Presenters: each shows a finished comparison in one form, and computes nothing."""

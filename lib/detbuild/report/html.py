@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The browsable report: an index that filters, a page for each finding, nothing loaded from anywhere else.
 
 A page shows diffoscope's own findings, folded; its side-by-side page lies beside it. Nothing in the files is

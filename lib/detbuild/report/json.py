@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The comparison as JSON: format "detbuild-compare", version 1. docs/compare-json.md describes every field.
 
 Names are text; a name that is not UTF-8 has U+FFFD for its odd bytes and stands whole in ``artefact_base64``.

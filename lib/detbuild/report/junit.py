@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The comparison as JUnit XML, which continuous integration shows: a suite a recipe, a case an artefact that differs.
 
 The schema is the one that Jenkins' and GitLab's readers share. What is the same is one passing case, with its count.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A comparison that fits a merge request comment: the roots first, then the findings, folded, and never too long."""
 
 from __future__ import annotations

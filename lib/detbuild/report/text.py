@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Lines for people and pipes, and a tree where a terminal looks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What an archive or file system says of its members: owner, mode, time, inode."""
 
 from __future__ import annotations

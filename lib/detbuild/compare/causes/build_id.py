@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A linker's digest of an object file: it differs because something else in it, or in its debug information, does."""
 
 from __future__ import annotations

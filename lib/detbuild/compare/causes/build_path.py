@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The directory in which the build happened."""
 
 from __future__ import annotations

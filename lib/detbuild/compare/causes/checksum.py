@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The checksum or size of something else: an index, a manifest, a list of digests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The same contents, compressed into other bytes: another level, another program, another number of threads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the build machine's processor can do, where it went into the code or into a record."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a key made: the same key makes another signature each time, or each build has a key of its own."""
 
 from __future__ import annotations

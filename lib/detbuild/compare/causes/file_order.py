@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Files in the order in which a directory happened to list them."""
 
 from __future__ import annotations

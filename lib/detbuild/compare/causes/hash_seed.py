@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a randomised hash table gave out: sets and dictionaries of Python, hashes of Perl, maps of Go."""
 
 from __future__ import annotations

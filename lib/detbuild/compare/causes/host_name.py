@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The name of the machine that built."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The kernel that the build ran on."""
 
 from __future__ import annotations

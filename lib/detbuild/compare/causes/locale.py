@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The language, the sorting rules or the time zone of who built."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What only one side has."""
 
 from __future__ import annotations

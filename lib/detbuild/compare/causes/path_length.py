@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The length of the build path, where the path itself is no longer to be seen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The number of a process."""
 
 from __future__ import annotations

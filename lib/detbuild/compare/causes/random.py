@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Random numbers, UUIDs, and names that mktemp(3) made."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Symbols or sections of an object file in the order in which they happened to come."""
 
 from __future__ import annotations

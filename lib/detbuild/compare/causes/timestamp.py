@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The time of the build."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What no other cause explains. It is shown like any other."""
 
 from __future__ import annotations

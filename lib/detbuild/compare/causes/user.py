@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Who built."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What stands inside an artefact: one module a format, found by its being there.
 
 Each has ``opens(head, path)``, whether a file of these first HEAD bytes is of its format, and ``Reader(path)`` with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ar archives: .deb, .ipk and static libraries. The format is ar(5)'s, with GNU's table of long names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What libarchive reads: tar, cpio, zip, ISO 9660, 7z, each also compressed; and single compressed files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """cpio archives of the kind that initramfs are: "newc", and several of them one behind the other, also a plain one with
 microcode before a compressed one (Documentation/driver-api/early-userspace/buffer-format.rst in Linux).
 

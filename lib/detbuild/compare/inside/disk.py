@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Disk images with a partition table, such as wic makes: MBR and GPT (UEFI specification, chapter 5)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ext2, ext3 and ext4 images, read without mounting them and without privilege.
 
 The layout is that of the kernel's Documentation/filesystems/ext4. Extents and block maps are followed; a file with

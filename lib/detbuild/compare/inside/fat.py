@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """FAT12, FAT16 and FAT32 images, such as boot partitions (Microsoft's "FAT32 File System Specification", 1.03)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """FIT images: device trees that hold a kernel, its device trees and an initramfs, for U-Boot.
 
 The format is that of doc/usage/fit/source_file_format.rst there. The images are inside the tree, or behind it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Files that carry another file behind a beginning of their own: SDK installers (a shell script with an archive, as
 toolchain-shar-extract.sh in OE-Core makes them) and U-Boot's legacy images (64 bytes, include/image.h in U-Boot).
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Kernel images that unpack themselves: bzImage, ARM's zImage, and those that EFI starts on other machines.
 
 Described in Linux: Documentation/arch/x86/boot.rst, arch/arm/boot/compressed/head.S and

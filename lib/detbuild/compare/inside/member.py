@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One thing in a container, and what every reader of containers offers."""
 
 from __future__ import annotations

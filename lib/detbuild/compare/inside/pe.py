@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """EFI programs: boot loaders, and unified kernel images, whose sections .linux, .initrd, .cmdline and .osrel are files
 (Microsoft's "PE Format"; the UAPI Group's "Unified Kernel Image").
 """

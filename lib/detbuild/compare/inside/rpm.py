@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """.rpm packages: the header's tags by rpmfile, the payload by libarchive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """squashfs images, by unsquashfs's pseudo-file output: everything in one stream, and nothing is written to disk.
 
 The output is that of unsquashfs -pf (squashfs-tools 4.5, unsquashfs(1)): a line a member, then the data of all files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Processes of diffoscope, forked from one that has imported it: half of what a small pair takes is importing it."""
 
 from __future__ import annotations

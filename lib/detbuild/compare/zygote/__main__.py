@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """diffoscope, imported once and forked for each pair: run by diffoscope's interpreter as a directory, so that nothing
 of this library is on its path.
 
