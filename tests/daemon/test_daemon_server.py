@@ -345,9 +345,14 @@ def test_who_takes_no_answers_is_asked_to_before_it_gets_more() -> None:
         assert server._counters(asks, {}, [])["kind"] == "counters"
 
 
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 def test_a_hundred_survivors_are_named_and_the_others_counted(daemon: Daemon) -> None:
     with child("bash", "-c", "for n in {1..105}; do sleep 1000 & done; wait") as opener, child() as supervisor:
-        assert wait_for(lambda: len(children(opener.pid)) == 105)
+        # Not before each of them has executed its program.
+        assert wait_for(lambda: [command(pid) for pid in children(opener.pid)] == ["sleep"] * 105)
         below = children(opener.pid)
         with daemon.client() as peer:
             open_session(peer, opener.pid, supervisor.pid)
