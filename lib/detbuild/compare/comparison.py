@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -101,14 +101,9 @@ class Comparing:
             self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         self._stack.callback(self._pool.close)
         self._stack.callback(self._journal.close)
-        self._why = self._made_why(self._options, scratch)
-        self._why_alone = self._made_why(replace(self._options, deep=False, formats=()), scratch)
+        self._why = Why(self._pool, self._program, self._options, scratch, (self._a.root, self._b.root), self.facts)
+        self._stack.callback(self._why.close)
         return self
-
-    def _made_why(self, options: Options, scratch: Path) -> Why:
-        why = Why(self._pool, self._program, options, scratch, (self._a.root, self._b.root), self.facts)
-        self._stack.callback(why.close)
-        return why
 
     def _pool_size(self) -> int:
         return 32 if self._options.cluster else self._options.jobs
@@ -223,12 +218,11 @@ class Comparing:
         if not finding.has_two_files:
             finding.causes = cause.gather(_alone(finding), self.facts) if self._options.causes else []
             return False
-        why = self._why if self._options.asked_about(finding) else self._why_alone
         # The journal holds causes, and nothing of what diffoscope printed.
-        if (not self._options.formats and self._journal.recall(finding)) or not why.is_asked(finding):
+        if (not self._options.formats and self._journal.recall(finding)) or not self._why.is_asked(finding):
             return False
         self._started += 1
-        self._watch(finding, self._working.submit(why.answer, self._started, finding))
+        self._watch(finding, self._working.submit(self._why.answer, self._started, finding))
         return True
 
     def _taken_apart(self, finding: Finding, future: Future[Verdict] | Future[None]) -> Finding:

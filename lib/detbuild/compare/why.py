@@ -37,21 +37,26 @@ class Why:
         self._asked.close()
 
     def is_asked(self, finding: Finding) -> bool:
-        return self._options.causes or bool(self._options.formats and self._program)
+        return self._options.causes or bool(self._options.formats and self._may_be_shown(finding))
+
+    def _may_be_shown(self, finding: Finding) -> bool:
+        """Whether diffoscope is there, and may look at it."""
+        return bool(self._program) and self._options.asked_about(finding)
 
     def answer(self, number: int, finding: Finding) -> None:
         """Fill in a finding's causes and difference. Blocks; raises nothing but what is a defect of this library."""
         facts = replace(self._facts, name=finding.artefact)
         changes = self._taken_apart(finding) if self._options.causes else []
         opaque = opaque_bytes(changes) > OPAQUE
-        if self._options.formats and self._program:
+        may_be_shown = self._may_be_shown(finding)
+        if self._options.formats and may_be_shown:
             detail = "a large binary without structure differs: its summary stands for a diff"
             finding.difference = (
                 Difference(Ending.BOUNDED, 0.0, detail) if opaque else self._diff(self._differ, number, finding)
             )
         if self._options.causes:
             finding.causes = cause.gather(changes, facts)
-            if self._options.deep and self._program and not opaque and is_open(finding):
+            if self._options.deep and may_be_shown and not opaque and is_open(finding):
                 changes += self._deeper(number, finding)
                 finding.causes = cause.gather(changes, facts)
 
