@@ -26,8 +26,8 @@
 #                         Not hashed, but a task that joins is hashed with the three below. A change parses all
 #                         recipes again.
 # DETBUILD_POLICY         What a session fixes. "time": the wall clocks, and file times later than the epoch.
-#                         "strict": also the rules random, order, layout and identity. "observe": nothing, and
-#                         the audit tells what strict would fix. Rules are added with + and removed with -. Read
+#                         "strict": also the rules random, order, layout, pid and identity. "observe": nothing,
+#                         and the audit tells what strict would fix. Rules are added with + and removed with -. Read
 #                         docs/security.md before fixing random numbers. Hashed into DETBUILD_TASKS.
 #                             DETBUILD_POLICY = "strict -random"
 #                             DETBUILD_POLICY:pn-acme = "time +order"

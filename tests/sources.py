@@ -12,10 +12,13 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "sources"
 CONFIGURED = Path("/etc/apt")
+# What benchmarks build: a package, and how sh builds it in its tree.
+BUILDS = {"hello": "./configure && make -j2", "lua5.4": "make -j2 linux"}
 
 _SECONDS = 300  # for one apt-get command
 
@@ -68,6 +71,13 @@ def archive(package: str) -> Path:
             _original(incoming)
             incoming.rename(done)
     return _original(done)
+
+
+def share(packages: Iterable[str], cache: Path) -> None:
+    """Copy what was downloaded of some packages to another clone's ``CACHE``. Raises Unavailable."""
+    for package in packages:
+        (cache / package).mkdir(parents=True)
+        shutil.copy(archive(package), cache / package)
 
 
 def unpack(package: str, directory: Path) -> Path:

@@ -145,6 +145,30 @@ def test_who_is_not_in_the_daemons_group_is_told_the_command(machine: Path, monk
     assert f"usermod -a -G {group} USER" in found.note
 
 
+def test_a_group_that_was_given_by_its_number_needs_no_name(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(detbuildd.VARIABLE, "/sock")
+    put(machine, "sock", "")
+
+    def nameless(number: int) -> grp.struct_group:
+        raise KeyError(number)
+
+    monkeypatch.setattr(grp, "getgrgid", nameless)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = doctor.daemon_group(machine)
+    assert (found.value, found.good) == ("in one that has no name here", True)
+
+
+def test_root_of_a_rootless_container_needs_the_group(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(detbuildd.VARIABLE, "/sock")
+    put(machine, "sock", "")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert doctor.daemon_group(machine).value == "root needs none"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    found = doctor.daemon_group(machine)
+    assert found.good is None
+    assert "--group-add keep-groups" in found.note
+
+
 def test_root_needs_no_group(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert doctor.daemon_group(machine).good is True

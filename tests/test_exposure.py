@@ -8,7 +8,7 @@ import pytest
 
 from detbuild.audit import BUILD_PATH, FIXED, HEAP_KEY, LEAKED, PASSED, TASK, Audit, Gap, Read
 from detbuild.audits import Place
-from detbuild.exposure import GAP, OWN, Exposure
+from detbuild.exposure import GAP, OWN, Exposure, remedy
 
 LEAK = Read("/bin/dash", "uname", LEAKED, "config.status", "./config.status", ("sh",))
 
@@ -102,20 +102,21 @@ def test_a_finding_says_what_to_do(audit: Audit, remedy: str) -> None:
 PYTHON = Read("/usr/bin/python3", "clock_gettime", LEAKED, TASK)
 
 
-@pytest.mark.parametrize(("engine", "read"), [("tracer", PYTHON), ("ebpf", PYTHON._replace(name="")), ("ebpf", PYTHON)])
-def test_what_the_tasks_own_python_read_is_no_leak_of_its_recipe_but_is_summed_up(engine: str, read: Read) -> None:
-    found = exposure(x=Audit(engine, 1, "time", reads={read: 7}), y=Audit(engine, 1, "time", reads={read: 2}))
+@pytest.mark.parametrize("engine", ["tracer", "ebpf"])
+def test_what_the_tasks_own_python_read_is_no_leak_of_its_recipe_but_is_summed_up(engine: str) -> None:
+    found = exposure(x=Audit(engine, 1, "time", reads={PYTHON: 7}), y=Audit(engine, 1, "time", reads={PYTHON: 2}))
     assert (found.exposed, lines(found)) == ([], [])
     assert found.summed_up(OWN) == ({"x", "y"}, {"clock_gettime": 9})
     assert found.to_dict()["folded"][OWN] == {"recipes": ["x", "y"], "reads": {"clock_gettime": 9}}
     assert lines(found, OWN)[0] == (
-        f"x {read.chain} read clock_gettime (own 7 times: the task's own Python sees the real world, "
+        f"x {PYTHON.chain} read clock_gettime (own 7 times: the task's own Python sees the real world, "
         "have a program do it)"
     )
 
 
-def test_a_python_that_a_session_does_not_hold_by_its_policy_is_not_taken_for_the_tasks_own() -> None:
-    found = exposure(x=Audit("ebpf", 1, "observe", reads={PYTHON._replace(name=""): 1}))
+@pytest.mark.parametrize("policy", ["time", "observe"])
+def test_a_python_of_which_no_name_is_on_record_is_not_taken_for_the_tasks_own(policy: str) -> None:
+    found = exposure(x=Audit("ebpf", 1, policy, reads={PYTHON._replace(name=""): 1}))
     assert found.exposed == ["x"]
 
 
@@ -154,3 +155,10 @@ def test_json_names_its_format_and_counts() -> None:
     data = exposure(x=Audit("tracer", 1, "time", reads={LEAK: 1}), y=Audit()).to_dict()
     assert (data["format"], data["version"]) == ("detbuild-exposure", 1)
     assert (data["records"], data["recipes"], data["exposed"]) == (2, 2, ["x"])
+
+
+def test_a_task_that_no_session_holds_is_not_to_be_added() -> None:
+    audit = Audit("tracer", 1, "observe", reads={LEAK: 1}, observed=True)
+    (read,) = audit.reads
+    assert remedy(audit, read, "do_package") == "no session holds such a task, have another one make it"
+    assert remedy(audit, read, "do_packages") == "add do_packages to DETBUILD_TASKS, with policy strict"

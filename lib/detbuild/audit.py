@@ -29,6 +29,7 @@ TASK = "the task"
 
 # Sources that are neither a call nor a file. glibc takes the first: a key by which free(3) knows what is free already.
 HEAP_KEY = "heap key"
+COUNTER = "rdtsc"  # an instruction
 BUILD_PATH = "build path"  # in a program's arguments, where it gets into what is made
 
 

@@ -35,8 +35,9 @@ KINDS = {
     "identity": "answer with fixed values",
     "files": "give a descriptor of fixed content, or report the file",
     "devices": "of a descriptor of /dev/random or /dev/urandom: answer from the thread's own stream of numbers",
-    "process": "report it as passed",
-    "terminal": "put fixed values over the result",
+    "process": "answer a shell with a number of its own, and report others as passed",
+    "told": "give the kernel the real number for one that was told",
+    "terminal": "put fixed values over a window's size, and the real number for a group that was told",
 }
 
 # The condition on the call's arguments under which a rule holds; every other call of that name passes.
@@ -49,7 +50,9 @@ CONDITIONS = {
     "no descriptors": "it waits for no descriptor at all: a sleep",
     "timeout": "the pointer to the timeout is not NULL",
     "reading": "the flags ask to read, for no directory, no new file and no mere path",
-    "window": "the request is TIOCGWINSZ",
+    "group": "the request is TIOCSPGRP",
+    "window or group": "the request is TIOCGWINSZ or TIOCSPGRP",
+    "told": "an argument may be a process number that the session told: 4194304 or more, which no kernel gives",
     "random device": "the program, or one that started it, has opened /dev/random or /dev/urandom",
 }
 

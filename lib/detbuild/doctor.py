@@ -223,11 +223,18 @@ def _obstacle(root: Path) -> str:
 def daemon_group(root: Path) -> Finding:
     """Whether this user may talk to the daemon: by the socket's group, or the usual one's."""
     name = "daemon's group"
+    socket = _socket(root)
     if os.geteuid() == 0:
+        # A rootless container's root is an ordinary user outside.
+        if os.path.exists(socket) and not os.access(socket, os.W_OK):
+            note = "run the container with podman's --group-add keep-groups, under the runtime crun"
+            return Finding(name, "not in it, and root in a user namespace alone", note=note)
         return Finding(name, "root needs none", True)
     try:
-        group = grp.getgrgid(os.stat(_socket(root)).st_gid)
+        group = grp.getgrgid(os.stat(socket).st_gid)
     except (OSError, KeyError):
+        if os.access(socket, os.W_OK):  # a container knows groups by their numbers
+            return Finding(name, "in one that has no name here", True)
         try:
             group = grp.getgrnam(configuration.Config.group)
         except KeyError:

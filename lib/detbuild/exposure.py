@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import functools
-import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detbuild import policy
-from detbuild.audit import BUILD_PATH, FIXED, HEAP_KEY, LEAKED, PASSED, TASK, Audit, Gap, Read
+from detbuild.audit import BUILD_PATH, COUNTER, FIXED, HEAP_KEY, LEAKED, PASSED, TASK, Audit, Gap, Read
 from detbuild.audits import Place
 from detbuild.policy import Treatment
 
@@ -24,8 +23,43 @@ LIBC = "libc"  # by the C library for itself: nothing is made of it
 _KINDS = (GAP, LEAKED, OWN, LIBC, PASSED, FIXED)  # the worst first
 _UNFIXABLE = {
     "ptrace": "make it outside the debugger",
+    COUNTER: "no policy fixes it, Go walks through maps in its order",
     BUILD_PATH: "no policy changes a path, have the recipe name the target's own",
 }
+# SSTATETASKS of OE-Core: their output is published before a session's end is known (classes/detbuild.bbclass).
+_SHARED = frozenset(
+    [
+        "do_collect_packagedata",
+        "do_create_image_sbom_spdx",
+        "do_create_image_spdx",
+        "do_create_package_spdx",
+        "do_create_recipe_sbom",
+        "do_create_recipe_spdx",
+        "do_create_rootfs_spdx",
+        "do_create_spdx",
+        "do_deploy",
+        "do_deploy_archives",
+        "do_deploy_source_date_epoch",
+        "do_gcc_stash_builddir",
+        "do_image_complete",
+        "do_image_qa",
+        "do_locked_sigs",
+        "do_package",
+        "do_package_qa",
+        "do_package_write_deb",
+        "do_package_write_ipk",
+        "do_package_write_rpm",
+        "do_packagedata",
+        "do_populate_lic",
+        "do_populate_sdk",
+        "do_populate_sdk_ext",
+        "do_populate_sysroot",
+        "do_recipe_qa",
+        "do_sbom_cve_check",
+        "do_sbom_cve_check_recipe",
+        "do_stash_locale",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +122,7 @@ class Exposure:
             Finding(where.target, task, GAP, gap, count, _gap_remedy(gap)) for gap, count in audit.gaps.items()
         ]
         self.findings += [
-            Finding(where.target, task, kind(audit, read), read, count, remedy(audit, read, task))
+            Finding(where.target, task, kind(read), read, count, remedy(audit, read, task))
             for read, count in audit.reads.items()
         ]
         owner = " ".join(part for part in (where.target, task) if part) or where.path.name
@@ -184,20 +218,13 @@ def _gap_remedy(gap: Gap) -> str:
     return "see `detbuild doctor`, and run it again"
 
 
-def kind(audit: Audit, read: Read) -> str:
+def kind(read: Read) -> str:
     """Of a read on record: one of fixed, passed, leaked, own and libc."""
     if read.outcome != LEAKED:
         return read.outcome
     if read.source == HEAP_KEY:
         return LIBC
-    return OWN if _by_the_task_itself(audit, read) else LEAKED
-
-
-def _by_the_task_itself(audit: Audit, read: Read) -> bool:
-    if audit.engine != "ebpf" or read.name:
-        return read.name == TASK
-    # It knows programs by their paths alone, and holds all of a session's but the one that opened it.
-    return not _observing(audit) and posixpath.basename(read.program).startswith("python")
+    return OWN if read.name == TASK else LEAKED
 
 
 def _observing(audit: Audit) -> bool:
@@ -206,7 +233,7 @@ def _observing(audit: Audit) -> bool:
 
 def remedy(audit: Audit, read: Read, task: str) -> str:
     """What to do about a leaked read of a session's record; "" for any other read."""
-    found = kind(audit, read)
+    found = kind(read)
     if found == OWN:
         return "the task's own Python sees the real world, have a program do it"
     return _leak_remedy(audit, read, task) if found == LEAKED else ""
@@ -219,7 +246,8 @@ def _leak_remedy(audit: Audit, read: Read, task: str) -> str:
     if _observing(audit) and not fixing:
         return "no policy fixes it"
     if audit.observed and task:
-        return f"add {task} to DETBUILD_TASKS" + (", with policy strict" if fixing == "strict" else "")
+        add = f"add {task} to DETBUILD_TASKS" + (", with policy strict" if fixing == "strict" else "")
+        return "no session holds such a task, have another one make it" if task in _SHARED else add
     if _observing(audit):
         return f"policy {fixing} fixes it"
     if fixing == "time" and audit.engine == "tracer" and not read.name:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 # Enters the task signatures: raise it with every change of a rule that can change a build's output.
-VERSION = 6
+VERSION = 7
 
 RULES = tuple(strict.RULES)
 BASES = {
@@ -46,7 +46,7 @@ BASES = {
 }
 
 # What an engine does at a read. The other kinds keep a wait's length, a file's order, or a program in its session.
-_READS = frozenset({"clock", "file times", "random", "order", "identity", "files"})
+_READS = frozenset({"clock", "file times", "random", "order", "identity", "files", "process"})
 
 
 class Rule(NamedTuple):
@@ -131,7 +131,11 @@ def added(name: str) -> tuple[Rule, ...]:
 
 @functools.cache
 def _table(policy: Policy) -> tuple[Rule, ...]:
-    others = {row.call: row for name in RULES if name in policy.rules for row in added(name)}
+    others: dict[str, Rule] = {}
+    for row in (row for name in RULES if name in policy.rules for row in added(name)):
+        # One rule may report what another one fixes.
+        if row.call not in others or row.treatment is Treatment.FIXED:
+            others[row.call] = row
     rows = [others.get(call) or _row(call, group) for group in calls.TIME for call in group.names]
     return tuple(map(_observed, rows) if policy.observes else rows)
 

@@ -18,8 +18,11 @@ READS = ("shown", "true")
 WRITES = ("now", "kept")
 RANDOMS = ("fixed", "real")
 OPENS = ("all", "most")
-_CHOICES = {"clock": CLOCKS, "reads": READS, "writes": WRITES, "random": RANDOMS, "opens": OPENS}
-_USUAL = {"random": "fixed", "opens": "all"}  # and left out of plain data
+PIDS = ("fixed", "real")
+_CHOICES = {
+    "clock": CLOCKS, "reads": READS, "writes": WRITES, "random": RANDOMS, "opens": OPENS, "pid": PIDS
+}  # fmt: skip
+_USUAL = {"random": "fixed", "opens": "all", "pid": "real"}  # and left out of plain data
 _LISTS = ("names", "script")
 _USERS = "a rule of the user's own"
 
@@ -37,6 +40,7 @@ class Program(NamedTuple):
     an interpreter runs; the arguments are then the script's. ``random``: where the policy fixes random numbers, this
     program's are ``fixed``, or ``real`` because it makes keys. ``opens``: where the policy has outside files, ``all``
     that it opens is looked at, or ``most``, without what it opens with O_NOCTTY alone, as compilers do with headers.
+    ``pid``: where the policy has the rule pid, its own process number is ``fixed``, or the ``real`` one.
     """
 
     names: tuple[str, ...]
@@ -48,9 +52,10 @@ class Program(NamedTuple):
     script: tuple[str, ...] = ()
     random: str = "fixed"
     opens: str = "all"
+    pid: str = "real"
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as plain data, without what is empty, and random numbers and opens where they are as usual."""
+        """The row as plain data, without what is empty, and without what few rows say where it is as usual."""
         values = self._asdict().items()
         return {
             key: list(value) if key in _LISTS else value for key, value in values if value and value != _USUAL.get(key)

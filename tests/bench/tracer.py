@@ -43,8 +43,6 @@ import sources  # noqa: E402  # beside this directory, which is on no path
 FORMAT, VERSION = "detbuild-bench-tracer", 2
 EPOCH = 1_300_000_000
 
-BUILDS = {"hello": "./configure && make -j2", "lua5.4": "make -j2 linux"}
-
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 # time(2) itself, which the vDSO would answer; the monotonic clock stays real in a session.
@@ -247,7 +245,7 @@ def main() -> int:
             run(["gcc", "-O2", "-o", str(top / "loop"), str(top / "loop.c")])
             bench = Bench(top, args.policy, args.without_audit)
             pairs, profiles = [bench.paired("true", start_seconds, 4 * args.runs)], []
-            for package, command in BUILDS.items():
+            for package, command in sources.BUILDS.items():
                 measure = build_seconds(sources.unpack(package, top / package), command)
                 pairs.append(bench.paired(f"{package}: {command}", measure, args.runs))
                 profiles += [f"{package}:\n{bench.profile(measure)}"] if args.profile else []

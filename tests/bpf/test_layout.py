@@ -69,7 +69,7 @@ def test_every_gap_and_source_has_words_for_the_audit() -> None:
 
 
 def test_each_constant_of_the_programs_is_defined() -> None:
-    known = layout.defines(1024, 16)
+    known = layout.defines(1024, 16, 1)
     source = loader.source().decode()
     for prefix in ("OP_", "GAP_", "SOURCE_"):
         used = {word for word in _words(source) if word.startswith(prefix)}

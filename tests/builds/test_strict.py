@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
+from places import PLACES, differing
 from programs import MODULES, PROGRAMS
 from workshop import Build, Built, Program, Workshop, build_beside, good, need_engine
 
 from detbuild.audit import Audit
-
-PLACES = ("one-place", "elsewhere")  # of one length: what has a path in it stays comparable
 
 # The others take minutes, and pass too, but that cargo and go name things by a digest of their path.
 CHOSEN = [program for program in PROGRAMS if program.package == "lua5.4"]
@@ -41,24 +38,8 @@ def test_a_test_suite_passes_as_it_does_without_a_session(built: Built) -> None:
 
 
 def test_a_program_built_in_two_directories_is_the_same_but_for_its_path(built: Built) -> None:
-    builds = (built.first, built.second)
-    different = [name for name in built.first.installed if len({build.installed.get(name) for build in builds}) > 1]
     assert built.first.installed.keys() == built.second.installed.keys() == built.without.installed.keys()
-    found = [name for name in different if without_paths(built.first, name) != without_paths(built.second, name)]
-    assert not found
-
-
-def without_paths(build: Build, name: str) -> bytes:
-    """Its bytes without the build's path, and without what is made of that: debug information and the build id."""
-    file, bare = build.target / name, build.target.with_name("bare")
-    strip = ["objcopy", "--strip-debug", "--remove-section=.note.gnu.build-id", str(file), str(bare)]
-    elf = file.read_bytes().startswith(b"\x7fELF")
-    if elf:
-        subprocess.run(strip, check=True)
-    data = (bare if elf else file).read_bytes()
-    for place in PLACES:
-        data = data.replace(place.encode(), b"PATH")
-    return data
+    assert not differing(built.first, built.second)
 
 
 def test_a_whole_build_leaves_no_gap_in_the_audit(built: Built) -> None:

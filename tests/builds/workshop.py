@@ -79,39 +79,51 @@ class Workshop:
 
     def __init__(self, program: Program, top: Path, session: list[str]) -> None:
         self._program, self._top, self._session = program, top, session
+        self._tree = top / "tree"
         self._audits: list[Audit] = []
         self._log: list[str] = []
 
     def build(self, check: bool) -> Build:
+        """As ``make``; with ``check`` also what a second build does, and the test suite."""
+        build = self.make()
+        if check:
+            build.again = self._again(self._session)
+            build.again_outside = self._again([])
+            build.results = self.check()
+        build.log = "".join(self._log)
+        return build
+
+    def make(self) -> Build:
         """From a fresh tree, always in the same directory; earlier trees are moved away."""
-        program, tree = self._program, self._top / "tree"
+        program, tree = self._program, self._tree
         if tree.exists():
             tree.rename(self._top / f"tree-{time.monotonic_ns()}")
         sources.unpack(program.package, tree)
         target = self._top / f"installed-{time.monotonic_ns()}"
         for command in (program.configure, program.build, program.install.format(shlex.quote(str(target)))):
-            self._step(tree, command)
+            self._step(command)
         [proof] = target.glob(program.proof)
         assert proof.stat().st_size > 0
-        build = Build(digests(target), target)
-        if check:
-            build.again = self._again(tree, self._session)
-            build.again_outside = self._again(tree, [])
-            # Where a test fails without a session too, make fails, and the results are compared all the same.
-            build.results = self._results(tree, self._step(tree, program.check, may_fail=True))
-        build.audits, build.log = self._audits, "".join(self._log)
-        return build
+        return Build(digests(target), target, "".join(self._log), audits=self._audits)
 
-    def _again(self, tree: Path, session: list[str]) -> Again:
-        before = written(tree)
-        said = self._step(tree, self._program.build, session=session)
-        after = written(tree)
+    def check(self, session: list[str] | None = None) -> Counter[str]:
+        """The test suite's results in the tree that was made; ``session`` is another command line than the workshop's.
+
+        Where a test fails without a session too, make fails, and the results are compared all the same.
+        """
+        return self._results(self._step(self._program.check, may_fail=True, session=session))
+
+    def _again(self, session: list[str]) -> Again:
+        before = written(self._tree)
+        said = self._step(self._program.build, session=session)
+        after = written(self._tree)
         changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
         said = re.sub(r"[\d.]+s$", "SECONDS", said.replace(str(self._top), "TOP"), flags=re.MULTILINE)
         return Again(sorted(said.splitlines()), changed)
 
-    def _step(self, tree: Path, command: str, may_fail: bool = False, session: list[str] | None = None) -> str:
-        prefix, audit = list(self._session if session is None else session), self._top / "audit.json"
+    def _step(self, command: str, may_fail: bool = False, session: list[str] | None = None) -> str:
+        tree, audit = self._tree, self._top / "audit.json"
+        prefix = list(self._session if session is None else session)
         if prefix:
             prefix[prefix.index("--") : prefix.index("--")] = ["--audit", str(audit)]
         result = subprocess.run(
@@ -132,7 +144,8 @@ class Workshop:
         assert result.returncode == 0 or may_fail, f"{command} in {tree}:\n{result.stdout[-3000:]}"
         return result.stdout
 
-    def _results(self, tree: Path, output: str) -> Counter[str]:
+    def _results(self, output: str) -> Counter[str]:
+        tree = self._tree
         if self._program.result:
             return Counter(re.findall(self._program.result, output, re.MULTILINE))
         logs = [(path, path.read_text(errors="replace")) for path in tree.rglob("*.trs")]

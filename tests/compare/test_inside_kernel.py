@@ -74,14 +74,21 @@ def test_a_kernel_of_x86_gives_its_payload_and_that_the_kernel_itself(tmp_path: 
 
 @needs_kernel
 @needs("sbsign", "openssl")
-def test_a_signature_on_a_kernel_is_told_as_one(tmp_path: Path) -> None:
-    for side in "ab":
-        key = f"-keyout {side}.key -out {side}.crt -subj /CN=x/"
+@pytest.mark.parametrize("longer", ["", "of-another-size"])
+def test_a_signature_on_a_kernel_is_told_as_one(tmp_path: Path, longer: str) -> None:
+    for side, name in ("a", "x"), ("b", f"x{longer}"):
+        key = f"-keyout {side}.key -out {side}.crt -subj /CN={name}/ -set_serial 7"
         sh(f"openssl req -newkey rsa:2048 -nodes -x509 -days 9 {key}", tmp_path)
         sh(f"sbsign --key {side}.key --cert {side}.crt --output {side} {KERNELS[0]}", tmp_path)
-    assert places(tmp_path / "a", tmp_path / "b", tmp_path) == {
-        (): "checksum",
-        ("signature",): "embedded-signature",
+    changes = Collected()
+    Inspector(Facts(now=NOW), tmp_path, changes).pair(tmp_path / "a", tmp_path / "b")
+    header = {
+        change.key.strip(): gather([change], Facts(now=NOW))[0].name for change in changes.changes if not change.where
+    }
+    assert header == {"checksum": "checksum"} | ({"signature size": "embedded-signature"} if longer else {})
+    inside = [change for change in changes.changes if change.where]
+    assert {(change.where, gather([change], Facts(now=NOW))[0].name) for change in inside} == {
+        (("signature",), "embedded-signature")
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from detbuild.daemon import __main__ as entrance
 from detbuild.daemon import config as configuration
 from detbuild.daemon import log
+from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import proc
@@ -40,24 +41,13 @@ class FakeKernel:
     def load(cls, settings: Settings) -> FakeKernel:
         return cls(settings)
 
-    def open(
-        self, session: int, *, opener: int, tid: int, supervisor: int, epoch: int, spared: bool, observes: bool
-    ) -> None:
-        if epoch == REFUSED_EPOCH:
+    def open(self, session: int, admission: Admission) -> None:
+        if admission.epoch == REFUSED_EPOCH:
             raise EngineUnavailable("this kernel has had enough", remedy="ask another one")
-        if epoch == BROKEN_EPOCH:
+        if admission.epoch == BROKEN_EPOCH:
             raise RuntimeError("a bug in the kernel part")
-        _let_happen(opener, epoch)
-        known = {
-            "opener": opener,
-            "tid": tid,
-            "supervisor": supervisor,
-            "epoch": epoch,
-            "spared": spared,
-            "observes": observes,
-            "release": self.name,
-        }
-        self._put(session, {**known, "seen": [opener]})
+        _let_happen(admission.opener, admission.epoch)
+        self._put(session, {**admission._asdict(), "release": self.name, "seen": [admission.opener]})
 
     def counters(self, session: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         epoch = self._known(session)["epoch"]
@@ -110,6 +100,9 @@ class FakeKernel:
     def gaps(self) -> list[str]:
         gaps = self._pins / "gaps"
         return gaps.read_text().splitlines() if gaps.exists() else []
+
+    def settle(self) -> None:
+        pass
 
     def unload(self) -> None:
         (self._pins / "unloaded").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from daemons import EPOCH, child, children, needs_root
 
 from conftest import wait_for
 from detbuild.bpf import layout
-from detbuild.daemon import kernel
+from detbuild.daemon import kernel, loader
+from detbuild.daemon.admission import Admission
+from detbuild.daemon.config import Settings
 from detbuild.daemon.kernel import Kernel
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import bpf
@@ -60,6 +63,37 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return Kernel(tmp_path)
 
 
+def test_no_look_at_the_maps_can_be_preempted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would run no probe on that CPU, and count nothing."""
+    policy, looks = [os.SCHED_OTHER], list[int]()
+
+    class Watched(Rows):
+        def __getattribute__(self, name: str) -> Any:
+            if not name.startswith("_"):
+                looks.append(policy[-1])
+            return super().__getattribute__(name)
+
+    (tmp_path / "programs").mkdir()
+    monkeypatch.setattr(bpf, "get", lambda _path: 0)
+    monkeypatch.setattr(bpf, "Map", Watched)
+    monkeypatch.setattr(Kernel, "_missed", lambda _self: 0)
+    monkeypatch.setattr(kernel, "_kprobes", lambda _generation: ["detbuild/one"])
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: policy[-1])
+    monkeypatch.setattr(os, "sched_setscheduler", lambda _pid, to, _parameter: policy.append(to))
+    held = Kernel(tmp_path)
+    with child() as opener, child() as supervisor:
+        opened(held, opener.pid, supervisor.pid)
+        seen = [held.counters(NUMBER), held.processes(NUMBER), held.held_by(opener.pid), held.has(NUMBER)]
+        seen.append(held.sessions())
+        held.close(NUMBER)
+        seen.append(held.closed())
+        held.drop(NUMBER)
+    assert seen == [([], []), [opener.pid], NUMBER, True, [NUMBER], [NUMBER]]
+    assert len(looks) > len(seen)
+    assert set(looks) == {os.SCHED_FIFO}
+    assert policy[-1] == os.SCHED_OTHER
+
+
 def left(rows: Kernel) -> dict[str, int]:
     """How many rows each map has that has any."""
     counts = {name: len(list(each.items())) for name, each in rows._maps.items()}
@@ -67,7 +101,7 @@ def left(rows: Kernel) -> dict[str, int]:
 
 
 def opened(rows: Kernel, opener: int, supervisor: int) -> None:
-    rows.open(NUMBER, opener=opener, tid=opener, supervisor=supervisor, epoch=EPOCH)
+    rows.open(NUMBER, Admission(opener, opener, supervisor, EPOCH))
 
 
 def test_a_session_that_is_dropped_leaves_no_row(rows: Kernel) -> None:
@@ -140,3 +174,11 @@ def test_a_session_is_admitted_with_every_thread_and_no_row_of_counts(rows: Kern
         row = rows._maps["sessions"].get(ctypes.c_uint32(NUMBER))
         assert isinstance(row, layout.Session)
         assert (row.live, row.rows, row.root) == (1, 0, opener.pid)
+
+
+def test_programs_with_other_constants_are_another_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = kernel._digest(Settings(), fexit=True)
+    other = tmp_path / "loader.py"
+    other.write_text(Path(loader.__file__).read_text().replace("_SHARES = 8", "_SHARES = 9"))
+    monkeypatch.setattr(loader, "__file__", str(other))
+    assert kernel._digest(Settings(), fexit=True) != before

@@ -133,6 +133,19 @@ def _tool_cases() -> Iterator[Case]:
             " | grep -o 'lto_[^ ]*'; rm -r $PWD",
             STREAM,
         ),
+        ("its own number", "pid", "echo $$; (echo $$); echo $(echo $$)", STREAM),
+        ("the number of a child, and of its parent", "pid", "for n in 1 2; do sh -c 'echo $$ $PPID'; done", STREAM),
+        ("the number of bash, and of what it becomes", "pid", "bash -c 'echo $$; exec sh -c \"echo \\$\\$\"'", STREAM),
+        (
+            "what gives a number back",
+            "pid",
+            "trap 'echo caught $$' USR1; kill -USR1 $$; /bin/kill -USR1 $$; bash -c 'kill -USR1 $PPID';"
+            " renice -n 1 $$ > /dev/null; ionice -c 3 -p $$; prlimit --nofile=99 --pid $$; ulimit -n; nice; ionice",
+            STREAM,
+        ),
+        ("twenty shells at once", "pid", "{ for n in $(seq 20); do sh -c 'echo $$' & done; wait; } | sort", STREAM),
+        ("jobs of bash", "pid", "bash -c 'set -m; sleep 0 & wait %1; kill -0 $$; echo $$ $?'", STREAM),
+        ("random numbers of bash", "pid", "bash -c 'echo $RANDOM $RANDOM'", STREAM),
         ("grep of the processors", "identity", "grep -c ^processor /proc/cpuinfo; grep flags /proc/cpuinfo", CONSTANT),
         ("nproc", "identity", "nproc; nproc --all; getconf _NPROCESSORS_ONLN", CONSTANT),
         ("the read of a shell", "identity", "read up idle < /proc/uptime; echo $up", CONSTANT),
@@ -195,6 +208,17 @@ def _tool_cases() -> Iterator[Case]:
         " Math.random(), crypto.randomBytes(4), os.uptime(), os.loadavg(), os.release())"
     )
     yield Case("node: random numbers and the machine", "random", ("node", "-e", script), STREAM, needs="node")
+    for program in ("world-static-32", "world-32", "world"):
+        emulator, of = ("qemu-i386", "32-bit program") if "32" in program else ("qemu-x86_64", "program")
+        kind = "static" if "static" in program else "dynamic"
+        for word, rule in (("layout", "layout"), ("at-random", "random"), ("uname", "identity")):
+            yield Case(
+                f"qemu-user of a {kind} {of}: {word}",
+                rule,
+                (emulator, f"{{programs}}/{program}", "plain", word),
+                WORDS[word][1],
+                needs=emulator,
+            )
     keys = "print rand(), ' ', join(' ', keys %{{map { $_ => 1 } 1..40}})"
     yield Case("perl: rand and the order of keys", "random", ("perl", "-e", keys), STREAM, needs="perl")
 

@@ -67,6 +67,7 @@ class DoubleBell:
             pid = int(proc.status(tid, "Tgid"))
             one = (tid, proc.start_time(tid))
             decision = self._decision(pid)
+            executed = Flag.EXECUTED if (pid, proc.start_time(pid)) in self._decisions else Flag(0)
         except OSError as error:
             raise ProcessLookupError(tid) from error
         draws = self._drawn(tid, pid, one)
@@ -75,7 +76,7 @@ class DoubleBell:
             0,
             decision.program_key,
             draws.stream,
-            decision.flags | self._all,
+            decision.flags | self._all | executed,
             tid,
             decision.origin,
             draws.drawn & 0xFFFFFFFF,
@@ -219,7 +220,7 @@ def main(command: list[str]) -> None:
         # As before Linux 5.19, where any signal takes a call back that waits for its answer.
         notify.waits_killable = functools.cache(lambda: False)
     with tempfile.NamedTemporaryFile("r") as log:
-        connection = enter(Terms(EPOCH, os.environ.get("POLICY", "time")), log.name)
+        connection = enter(Terms(EPOCH, os.environ.get("POLICY", "time"), spare_root=True), log.name)
         start = time.monotonic()
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds = time.monotonic() - start

@@ -329,6 +329,28 @@ except DetbuildError as error: show(said=str(error), seccomp=seccomp())
     assert seen["seccomp"] == "0"
 
 
+@pytest.mark.parametrize("call", ["process_vm_readv", "process_vm_writev"])
+def test_an_outer_filter_that_hides_memory_is_named_and_the_process_left_as_it_was(daemon: Any, call: str) -> None:
+    seen = task(f"""
+from detbuild.linux import seccomp
+from detbuild.linux.x86_64 import NATIVE
+code = seccomp.Assembler()
+code.load(seccomp.NR)
+code.jump_equal(NATIVE.numbers[{call!r}], "refuse")
+code.ret(seccomp.RET_ALLOW)
+code.label("refuse")
+code.ret(seccomp.RET_ERRNO | 1)
+seccomp.install(code.assemble())
+def filters(): return [line for line in open("/proc/self/status") if line.startswith("Seccomp_filters:")]
+before = filters()
+try: attach(EPOCH, engine="ebpf")
+except DetbuildError as error: show(said=str(error), same=filters() == before)
+""")
+    assert seen["said"].startswith("the kernel refused process_vm_readv or process_vm_writev (Operation not permitted)")
+    assert seen["same"]
+    assert wait_for(lambda: "closed" in daemon.log)
+
+
 def test_a_session_within_one_is_the_outer_one(daemon: Any) -> None:
     seen = task("""
 ebpf._prove = lambda epoch: None

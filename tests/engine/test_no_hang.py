@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
-from results import ENGINES, EPOCH, PYTHON, SOURCES, Result, build, gaps, run, timely
+from results import (
+    ENGINES,
+    EPOCH,
+    PYTHON,
+    SOURCES,
+    Processors,
+    Result,
+    build,
+    gaps,
+    measured_processors,
+    run,
+    timely,
+)
 
 from detbuild.engine.clock import PATIENCE
 from detbuild.engine.runs import RUNS
 
 pytestmark = [pytest.mark.parametrize("engine", ENGINES), pytest.mark.parametrize("policy", ["time", "strict"])]
 
-WAIT = 300  # milliseconds
-TOLERANCE = 150
+# How many times slower than a real machine this one is: an emulated one says so.
+SLOWER = int(os.environ.get("DETBUILD_TESTS_SLOWER", "1"))
+WAIT = min(300 * SLOWER, 900)  # milliseconds; timers of the program want less than a second
+TOLERANCE = min(150 * SLOWER, WAIT * 2 // 3)  # an early end is out of it
 CASES = re.findall(r"CASE\((\w+)\)[,}]", (SOURCES / "timeouts.c").read_text())
-SHORT_PROCESSES = 1500
-PER_SECOND = {"time": 500, "strict": 200}  # strict has four times the stops, and two processors have other work as well
+SHORT_PROCESSES = 1500 // SLOWER
+# strict has four times the stops, and two processors have other work as well.
+PER_SECOND = {"time": 500 // SLOWER, "strict": 200 // SLOWER}
 SECONDS = {"time": 60, "strict": 10}
 
 Rows = dict[str, list[str]]
@@ -52,21 +68,24 @@ def test_hundreds_of_short_processes_a_second_end_as_outside(engine: str, policy
     started = PER_SECOND[policy] * seconds
     crowd = [str(build("crowd", "static")), str(PER_SECOND[policy]), str(seconds)]
 
-    def beside() -> tuple[Result, str]:
-        with subprocess.Popen(crowd, stdout=subprocess.PIPE, text=True) as process:
-            return run(engine, *crowd, timeout=180, policy=policy), process.communicate()[0]
+    def beside() -> tuple[Result, str, Processors]:
+        with measured_processors() as processors, subprocess.Popen(crowd, stdout=subprocess.PIPE, text=True) as process:
+            return run(engine, *crowd, timeout=180, policy=policy), process.communicate()[0], processors
 
-    def lasts_as_long(found: tuple[Result, str]) -> bool:
-        return bool(int(found[0].out.split()[-1]) == pytest.approx(int(found[1].split()[-1]), rel=0.1))
+    def lasts_as_long(found: tuple[Result, str, Processors]) -> bool:
+        inside, outside = (int(out.split()[-1]) for out in (found[0].out, found[1]))
+        # Where others leave no processor idle, what both took has to fit into the time that the crowd outside took.
+        fits = found[2].were_all_taken and found[2].seconds <= outside / 1000 * (os.cpu_count() or 1)
+        return bool(inside == pytest.approx(outside, rel=0.1)) or fits
 
-    inside, outside = found = timely(beside, lasts_as_long)
+    inside, outside, _ = found = timely(beside, lasts_as_long)
     # One command line, run again and again by one parent: its clock moves on by a second a run, from the 17th where
     # none overlap, from the 1,025th where all do.
     begun, on_time, late, _elapsed = map(int, inside.out.split())
     assert begun == started == int(outside.split()[0])
     assert on_time + late == started
     assert RUNS <= on_time <= PATIENCE
-    assert lasts_as_long(found)
+    assert lasts_as_long(found), found
     assert not gaps(inside)
 
 
@@ -105,7 +124,7 @@ lasts(lambda: a.recv(1))
 """
 
     def in_time(result: Result) -> bool:
-        return all(0.2 <= float(seconds) <= 0.4 for seconds in result.out.split())
+        return all(0.2 <= float(seconds) <= 0.2 + 0.2 * SLOWER for seconds in result.out.split())
 
     result = timely(lambda: run(engine, PYTHON, "-I", "-c", script, policy=policy), in_time)
     assert not result.err
@@ -125,6 +144,6 @@ def test_shells_wait_as_outside(engine: str, policy: str) -> None:
     def both() -> tuple[Result, Result]:
         return run(engine, "bash", "-c", script, policy=policy), run("", "bash", "-c", script)
 
-    found = timely(both, lambda found: late(found) < 1)
+    found = timely(both, lambda found: late(found) < SLOWER)
     assert found[0].said == found[1].said
-    assert late(found) < 1
+    assert late(found) < SLOWER

@@ -15,6 +15,7 @@ from supervised import EPOCH, Ran, parsed, run
 
 from detbuild.audit import Read
 
+SHELL = Path("/bin/sh").resolve().name
 PYTHON_TIME = "import ctypes; time = ctypes.CDLL(None, use_errno=True).syscall"
 X86_64 = ["dynamic", "static"]
 
@@ -80,9 +81,11 @@ def test_an_ordinary_user_is_told_the_epoch(as_nobody: Nobody, public: Path) -> 
 def test_every_read_is_recorded_under_its_program() -> None:
     program = build("clocks")
     result = run("sh", "-c", f"{program} plain raw-time; {program} fork raw-time; {program} plain adjtimex")
+    name, parents = program.name, (SHELL,)
     assert result.audit.reads == {
-        Read(str(program), "time", "fixed"): 2,
-        Read(str(program), "clock_adjtime", "fixed"): 1,
+        Read(str(program), "time", "fixed", name, "plain raw-time", parents): 1,
+        Read(str(program), "time", "fixed", name, "fork raw-time", parents): 1,
+        Read(str(program), "clock_adjtime", "fixed", name, "plain adjtimex", parents): 1,
     }
 
 
@@ -92,7 +95,7 @@ def test_a_program_that_lives_in_the_real_time_is_told_it(tmp_path: Path) -> Non
     before = int(time.time())
     result = run(make, "plain", "raw-time")
     assert before <= int(result.out.split()[0]) <= time.time()
-    assert result.audit.reads == {Read(str(make), "time", "passed"): 1}
+    assert result.audit.reads == {Read(str(make), "time", "passed", "make", "plain raw-time"): 1}
 
 
 def test_what_is_refused_does_not_exist_and_what_is_reported_is_counted() -> None:
@@ -103,7 +106,7 @@ def test_what_is_refused_does_not_exist_and_what_is_reported_is_counted() -> Non
     )
     result = run(PYTHON, "-u", "-I", "-S", "-c", script)
     assert result.lines == ["-1 ENOSYS"] * 4 + ["0"]
-    assert result.audit.leaks == {Read(PYTHON, "ptrace", "leaked"): 1}
+    assert {read[:3]: count for read, count in result.audit.leaks.items()} == {(PYTHON, "ptrace", "leaked"): 1}
 
 
 def test_three_hundred_processes_at_once_are_told_the_epoch() -> None:
@@ -112,7 +115,8 @@ def test_three_hundred_processes_at_once_are_told_the_epoch() -> None:
     result = run("sh", "-c", script)
     assert result.lines == [f"{EPOCH} 0"] * 300
     assert not result.gaps
-    assert result.audit.reads[Read(str(program), "time", "fixed")] == 300
+    read = Read(str(program), "time", "fixed", program.name, "plain raw-time", (program.name, SHELL))
+    assert result.audit.reads[read] == 300
     assert len(result.decisions) == 902  # sh, seq, and of each of the 300 a sleep and the program twice
 
 

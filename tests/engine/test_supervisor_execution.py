@@ -139,7 +139,8 @@ def seen(cases: dict[str, dict[str, Any]], result: Any) -> Seen:
     assert not result.err
     assert not result.gaps
     told = zip(cases, json.loads(result.out), strict=True)
-    return {name: (row, [rest for tid, *rest in result.decisions if tid == row[0]]) for name, row in told}
+    decisions = [(tid, [flags, command]) for tid, flags, _program, command in result.decisions]
+    return {name: (row, [rest for tid, rest in decisions if tid == row[0]]) for name, row in told}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def by_root(cases: dict[str, dict[str, Any]], place: Path) -> Seen:
 def decided(executable: str, argv: tuple[str, ...]) -> list[int]:
     rule = programs.table().decide(executable, lambda: argv)
     words = [os.fsencode(word) for word in argv]
-    return [int(bell.flags(rule)), bell.program_key(executable), bell.command_key(executable, words)]
+    return [int(bell.flags(rule)), bell.command_key(executable, words)]
 
 
 def names() -> list[str]:

@@ -18,7 +18,7 @@ from supervised import EPOCH, LIBRARY, DoubleBell
 from conftest import wait_for
 from detbuild import protocol
 from detbuild.audit import Gap, Read
-from detbuild.engine import supervisor
+from detbuild.engine import lineage, supervisor
 from detbuild.engine.base import Terms
 
 HERE = Path(__file__).resolve().parent
@@ -240,10 +240,43 @@ def test_what_the_daemon_counted_is_in_the_record(daemon: tuple[socket.socket, P
         protocol.send(connection, "counters", reads=rows, gaps=gaps, survivors=["/bin/sleep"])
         out = end(process).splitlines()[-1]
         python = os.path.realpath(sys.executable)
-        record = [Read(python, "clock_gettime", "fixed"), Read(python, "time", "fixed"), Gap("map full", "processes")]
+        shown = Path(python).name, lineage.arguments([*script(IN_A_SESSION.format(f"{TIME}; {TIME}", "")), str(place)])
+        reads = [Read(python, source, "fixed", *shown) for source in ("clock_gettime", "time")]
+        record = [*reads, Gap("map full", "processes")]
         assert out == str(sorted([*map(tuple, record), "/bin/sleep"], key=str))
         assert expected(connection) == "close"
         protocol.send(connection, "closed")
+
+
+def test_what_the_daemon_counted_by_key_has_its_programs_arguments_and_parents(
+    daemon: tuple[socket.socket, Path],
+) -> None:
+    listening, place = daemon
+    told = (
+        "collected = collect\ndef collect(line): print(sorted((told := collected(line)).reads.values())); return told"
+    )
+    with session(place, "subprocess.run(['sh', '-c', 'env true 2; :'])", before=told) as process:
+        assert process.stdout
+        connection, _ = listening.accept()
+        assert process.stdout.readline() == "ready\n"
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert expected(connection) == "counters"
+        rows = [
+            {"program_key": key, "source": "clock_gettime", "outcome": "fixed", "count": key} for key in (999, 4, 3, 2)
+        ]
+        protocol.send(connection, "counters", reads=rows, gaps=[])
+        counts, out = end(process).splitlines()
+    assert counts == "[2, 3, 4, 999]"
+    name, shell = Path(os.path.realpath(sys.executable)).name, os.path.realpath("/bin/sh")
+    kind = ("clock_gettime", "fixed")
+    env, true = os.path.realpath("/usr/bin/env"), os.path.realpath("/usr/bin/true")
+    by_shell = (Path(shell).name, name)
+    assert str(Read(shell, *kind, Path(shell).name, "-c 'env true 2; :'", (name,))[:]) in out
+    assert str(Read(env, *kind, "env", "true 2", by_shell)[:]) in out
+    assert str(Read(true, *kind, "true", "2", by_shell)[:]) in out
+    assert str(Read("?", *kind, "?")[:]) in out
 
 
 def test_a_daemon_that_comes_back_is_found_and_asked(daemon: tuple[socket.socket, Path]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import hand
 from hand import EPOCH, LATER, PLACE, State, read_clock
 
+from detbuild.daemon.admission import Admission
 from detbuild.linux.libc import libc
 
 PYTHON = ["/usr/bin/python3", "-I", "-S", "-c"]
@@ -123,7 +124,7 @@ def a_sleep_that_is_stopped_and_goes_on_counts_once(state: State) -> None:
 def a_sleep_that_a_handler_ends_does_not_count(state: State) -> None:
     def work() -> int:
         signal.signal(signal.SIGALRM, lambda *_: None)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)  # again, where a busy machine comes to sleep late
         return _slept(35, (ctypes.c_int64 * 2)(5, 0), ctypes.c_long(0))
 
     with state.hand() as by_hand:
@@ -228,7 +229,7 @@ def a_session_that_is_dropped_lets_its_process_go(state: State) -> None:
     child = os.fork()
     if child == 0:
         signal.pause()
-    state.kernel.open(999, opener=child, tid=child, supervisor=os.getpid(), epoch=EPOCH)
+    state.kernel.open(999, Admission(child, child, os.getpid(), EPOCH))
     assert state.kernel.held_by(child) == 999
     state.kernel.drop(999)
     assert state.kernel.held_by(child) is None

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,14 @@ from typing import Any
 from claims_by_hand import spin
 from hand import EPOCH, LATER, PLACE, Hand, State, read_clock
 
+from daemon import PINS
 from detbuild import Session
 from detbuild.daemon import kernel as daemon_kernel
 from detbuild.daemon.config import Settings
 from detbuild.daemon.kernel import Kernel
 from detbuild.linux.libc import libc
+
+_SKIPPED = "programs skipped"
 
 # Builds programs with room for hardly anything, that follow one caller at a time and misread an executed program's
 # stack, and take a row of runs away from nobody.
@@ -49,7 +53,7 @@ def _poor() -> Iterator[Kernel]:
 def _gaps(kernel: Kernel, by_hand: Hand) -> dict[str, int]:
     """Kind -> count. That probes were skipped depends on what else the machine does."""
     _, gaps = kernel.counters(by_hand.number)
-    return {gap["kind"]: gap["count"] for gap in gaps if gap["kind"] != "programs skipped"}
+    return {gap["kind"]: gap["count"] for gap in gaps if gap["kind"] != _SKIPPED}
 
 
 def _forked(work: Callable[[], Any]) -> None:
@@ -149,10 +153,39 @@ def return_probes_that_the_kernel_skips_are_a_gap(state: State) -> None:
 
     with _poor() as kernel, Hand(kernel, EPOCH) as by_hand:
         assert by_hand.run(sleepers) == "8\n"
-        skipped = [gap["count"] for gap in kernel.counters(by_hand.number)[1] if gap["kind"] == "programs skipped"]
+        skipped = [gap["count"] for gap in kernel.counters(by_hand.number)[1] if gap["kind"] == _SKIPPED]
         assert skipped
         assert skipped[0] >= 7, skipped
     assert kernel.unload()
+
+
+_BUSY_IN_BPF = """
+import sys
+sys.path[:0] = [sys.argv.pop(1)]
+from pathlib import Path
+from detbuild.daemon.kernel import Kernel
+kernel = Kernel(Path(sys.argv[1]))
+while True:
+    list(kernel._maps["processes"].items())
+"""
+
+
+def reads_where_another_program_was_interrupted_in_bpf_are_a_gap(state: State) -> None:
+    """Any tool may look at its maps while a build runs, and be interrupted at it."""
+    words = [sys.executable, "-c", _BUSY_IN_BPF, str(PLACE / "lib"), str(PINS / state.kernel.name)]
+    tool = subprocess.Popen(words)
+    try:
+        for _ in range(20):
+            with state.hand() as by_hand:
+                real = sum(map(int, by_hand.run([str(spin())]).split()))
+                skipped = [each for each in state.kernel.counters(by_hand.number)[1] if each["kind"] == _SKIPPED]
+            assert skipped or not real, (skipped, real)
+            if real:
+                return
+        raise AssertionError("no read was ever real")
+    finally:
+        tool.kill()
+        tool.wait()
 
 
 def fexit_programs_that_the_kernel_skips_are_a_gap(state: State) -> None:
@@ -161,7 +194,7 @@ def fexit_programs_that_the_kernel_skips_are_a_gap(state: State) -> None:
     try:
         with Hand(fexit, EPOCH) as by_hand:
             real = sum(map(int, by_hand.run([str(spin())]).split()))
-            skipped = [gap["count"] for gap in fexit.counters(by_hand.number)[1] if gap["kind"] == "programs skipped"]
+            skipped = [gap["count"] for gap in fexit.counters(by_hand.number)[1] if gap["kind"] == _SKIPPED]
         assert real
         assert sum(skipped) >= real, (skipped, real)
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 MOUNT = Path("/run/detbuild-disk")  # inside
 
-_SYSTEM = ("bin", "lib/gcc", "lib/python3", "lib/python3.*", "lib/x86_64-linux-gnu", "share/perl")
+_SYSTEM = ("bin", "include", "lib/gcc", "lib/python3", "lib/python3.*", "lib/x86_64-linux-gnu", "share/perl")
 _KEPT_OUT = (".git", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 
 

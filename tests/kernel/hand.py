@@ -14,6 +14,7 @@ from typing import Any
 from daemon import Daemon
 from detbuild.bpf import layout
 from detbuild.bpf.layout import Bell, Op
+from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
 from detbuild.daemon.kernel import Kernel
 from detbuild.linux.libc import libc
@@ -55,9 +56,7 @@ class Hand:
             self._child(work, ready[0], out[1])
         os.close(out[1])
         try:
-            self._kernel.open(
-                self.number, opener=child, tid=child, supervisor=os.getpid(), epoch=self.epoch, spared=self._spared
-            )
+            self._kernel.open(self.number, Admission(child, child, os.getpid(), self.epoch, spared=self._spared))
             if not callable(work):
                 bell = ring(Op.EXEC, child, self._flags, *keys)
                 assert bell.status == 0, bell.status

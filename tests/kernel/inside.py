@@ -1,6 +1,7 @@
-"""Runs inside the virtual machine: SHARE REPOSITORY INPUTS MODE [PART OF A NAME...].
+"""Runs inside the virtual machine: SHARE REPOSITORY INPUTS MODE SECONDS [PART OF A NAME...].
 
-Starts the real daemon, makes the checks, and writes their results as they come.
+Starts the real daemon, makes the checks, and writes their results as they come. SECONDS is the time of the machine:
+a claim that takes too long for it is made only if it is named.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def settle(repository: Path, inputs: Path) -> None:
     for name in ("lib", "examples", "tests", "classes", "conf"):
         shutil.copytree(repository / name, PLACE / name, symlinks=True)
     shutil.copytree(inputs / "programs", PLACE / "programs")
+    shutil.copytree(inputs / "sources", PLACE / ".cache/sources")
     subprocess.run(["chmod", "-R", "a+rX", PLACE], check=True)
-    for path in ("tests/kernel", "tests/engine", "tests", "examples", "lib"):
+    for path in ("tests/kernel", "tests/engine", "tests/builds", "tests", "examples", "lib"):
         sys.path.insert(0, str(PLACE / path))
     os.environ["PYTHONPATH"] = str(PLACE / "lib")
     os.environ["PYTHONDONTWRITEBYTECODE"] = ""
@@ -73,9 +75,10 @@ def tables(record: Callable[[str, str, float], None], users: list[str], *, stric
 
 def main() -> int:
     share, repository, inputs = map(Path, sys.argv[1:4])
-    mode, wanted = sys.argv[4], sys.argv[5:]
+    mode, seconds, wanted = sys.argv[4], float(sys.argv[5]), sys.argv[6:]
     settle(repository, inputs)
     import claims
+    import table
     from hand import State
     from machine import Record
 
@@ -92,12 +95,14 @@ def main() -> int:
     tables(record, users, strict=strict)
     for claim in claims.under(mode):
         name = claims.name(claim)
-        if wanted and not any(word in name for word in wanted):
+        if not any(word in name for word in wanted) if wanted else claims.too_long(claim, seconds):
             continue
         start, problem = time.monotonic(), ""
         signal.alarm(claims.LIMITS.get(claim, claims.LIMIT))
         try:
             claim(state)
+        except table.Lacking as lack:
+            problem = f"{table.LACKS}{lack}"
         except BaseException as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             problem = f"{type(error).__name__}: {error} (line {where.lineno} of {Path(where.filename).name})"

@@ -1,6 +1,6 @@
-"""Runs inside the virtual machine: SHARE REPOSITORY INPUTS RUNS SESSIONS.
+"""Runs inside the virtual machine: SHARE REPOSITORY INPUTS RUNS SESSIONS PACKAGE SCRIPT KIND...
 
-What the engine costs, into SHARE/measured.json.
+What the engine costs, builds of PACKAGE by SCRIPT among it, into SHARE/measured.json.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ ROWS = 40  # of each open session: kinds of reads
 CALLS = {"clock_gettime": "SYS_clock_gettime, 0, &t", "stat": 'SYS_stat, "/run", &s', "getpid": "SYS_getpid"}
 COUNT = 20_000
 ROUNDS = 5
+
+ONE_FILE = "make -s -C src lapi.o"  # of lua: as short as a task may be
+# Name -> engine and policy of a build's session.
+KINDS = {
+    "none": ("", ""),
+    "ebpf": ("ebpf", "time"),
+    "ebpf, strict": ("ebpf", "strict"),
+    "tracer": ("tracer", "time"),
+    "tracer, strict": ("tracer", "strict"),
+}
 
 LOOP = """\
 #include <stdio.h>
@@ -57,18 +67,19 @@ def loops() -> dict[str, float]:
     return found
 
 
-def make(archive: Path, engine: str, *targets: str) -> float:
-    """Seconds of one make of lua on a fresh tree, a session's opening and closing included."""
+def build(sources: Path, script: str, engine: str = "", policy: str = "") -> float:
+    """Seconds of one build of a fresh tree, a session's opening and closing included."""
     from detbuild import Session
 
-    place = inside.PLACE / "lua"
+    [archive] = sources.glob("*.orig.tar.*")
+    place = inside.PLACE / "build"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     subprocess.run(["tar", "-xf", archive, "--strip-components=1", "-C", place], check=True)
-    command = ["make", "-s", "-j2", "-C", str(place / "src"), *(targets or ("linux",))]
-    run = Session(inside.EPOCH, engine=engine).run if engine else subprocess.run
+    command = ["sh", "-c", script]
+    run = Session(inside.EPOCH, policy, engine).run if engine else subprocess.run
     start = time.perf_counter()
-    run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run(command, cwd=place, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -138,6 +149,7 @@ def _waiting() -> int:
 def main() -> None:
     share, repository, inputs = map(Path, sys.argv[1:4])
     runs, sessions = map(int, sys.argv[4:6])
+    package, script, *kinds = sys.argv[6:]
     inside.settle(repository, inputs)
     from daemon import Daemon
 
@@ -152,16 +164,14 @@ def main() -> None:
     found["close beside others"], found["resident"] = held(sessions, daemon)
     _write(share, found)
     found["sessions"] = attached()
-    [archive] = (inputs / "lua").glob("*.orig.tar.*")
-    found["one file"] = [make(archive, "", "lapi.o") for _ in range(3)]
+    found["one file"] = [build(inputs / "sources/lua5.4", ONE_FILE) for _ in range(3)]
     _write(share, found)
-    engines = ["", "ebpf", "tracer"]
-    found["builds"] = {engine or "none": [] for engine in engines}
+    found["builds"] = {name: [] for name in kinds}
     for _ in range(runs):
-        for engine in engines:
-            found["builds"][engine or "none"].append(make(archive, engine))
+        for name in kinds:
+            found["builds"][name].append(build(inputs / "sources" / package, script, *KINDS[name]))
             _write(share, found)
-        engines.reverse()  # who comes first finds other things in the caches
+        kinds.reverse()  # who comes first finds other things in the caches
     problem = daemon.stop()
     assert not problem, problem
     found["calls"]["off after"] = loops()

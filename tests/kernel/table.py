@@ -14,6 +14,10 @@ GAPS = "no gap in the whole table"
 LACKS = "lacks: "  # how the problem of a case begins that this kernel or machine cannot show
 
 
+class Lacking(Exception):
+    """What this kernel or machine has not, and a claim needs: a reason to skip it by name."""
+
+
 def main() -> None:
     programs, chunk = Path(sys.argv[1]), int(sys.argv[2])
     gaps = ""

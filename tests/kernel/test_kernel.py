@@ -6,7 +6,6 @@ Every check inside is one test here: the claims of ``claims.py``, and the table 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import claims  # noqa: E402  # these lie in directories that are on no path
 import clock_cases  # noqa: E402
 import clock_programs  # noqa: E402
 import machine  # noqa: E402
+import results  # noqa: E402
 import strict_cases  # noqa: E402
 import strict_table  # noqa: E402
 import table  # noqa: E402
@@ -41,8 +41,10 @@ def checks(mode: str) -> Iterator[str]:
     yield "the daemon stops"
 
 
+TOO_LONG = {claims.name(claim): claims.too_long(claim, machine.SECONDS) for claim in claims.CLAIMS}
 CHECKS = [(mode, check) for mode in claims.MODES for check in checks(mode)]
-KINDS = {"dynamic": [], "static": ["-static"], "dynamic32": ["-m32"], "static32": ["-m32", "-static"]}
+
+PACKAGES = ["lua5.4", "markupsafe", "libclone-perl"]
 
 Boot = Callable[[str], machine.Outcome | str]
 
@@ -57,7 +59,7 @@ def boot(tmp_path_factory: pytest.TempPathFactory) -> Boot:
         return lambda mode: reason
 
     def run(mode: str) -> machine.Outcome:
-        return machine.run(mode, tmp_path_factory.mktemp(f"vm-{mode}"), disk, "inside.py", mode)
+        return machine.run(mode, tmp_path_factory.mktemp(f"vm-{mode}"), disk, "inside.py", mode, str(machine.SECONDS))
 
     with ThreadPoolExecutor(len(claims.MODES)) as pool:
         outcomes = dict(zip(claims.MODES, pool.map(run, claims.MODES), strict=True))
@@ -69,8 +71,7 @@ def _disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
     machine.check()
     inputs = tmp_path_factory.mktemp("inputs")
     _programs(inputs / "programs")
-    (inputs / "lua").mkdir()
-    shutil.copy(sources.archive("lua5.4"), inputs / "lua")
+    sources.share(PACKAGES, inputs / "sources")
     return Disk(tmp_path_factory.mktemp("disk") / "image", machine.REPOSITORY, inputs)
 
 
@@ -78,9 +79,9 @@ def _programs(directory: Path) -> None:
     directory.mkdir()
     clock_programs.build(directory)
     shutil.rmtree(directory / "go-cache", ignore_errors=True)
-    for kind, flags in KINDS.items():
-        source = clock_programs.SOURCES / "file_times.c"
-        subprocess.run(["gcc", "-O1", *flags, str(source), "-o", str(directory / f"file_times-{kind}")], check=True)
+    kinds = {"file_times": results.KINDS, "timeouts": ("dynamic", "static32"), "crowd": ("static",)}
+    for path in [results.build(name, kind) for name in kinds for kind in kinds[name]]:
+        shutil.copy(path, directory)
     strict_cases.build(directory)
     strict_table.trace(directory)
 
@@ -90,6 +91,8 @@ def test_on_a_real_kernel(boot: Boot, mode: str, check: str) -> None:
     outcome = boot(mode)
     if isinstance(outcome, str):
         pytest.skip(outcome)
+    if too_long := TOO_LONG.get(check):
+        pytest.skip(too_long)
     if outcome.late and check not in outcome.problems:
         pytest.skip(outcome.ended)
     problem = outcome.problem(check)

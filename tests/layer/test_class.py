@@ -431,7 +431,7 @@ def test_another_policy_changes_the_tasks_with_a_session_alone(layer: Layer) -> 
 
 def test_all_spellings_of_one_policy_are_one_in_the_signatures(layer: Layer) -> None:
     layer.recipe("x")
-    spellings = ("strict -order -random", "strict   -random -order", "time +identity +layout")
+    spellings = ("strict -order -random", "strict   -random -order", "time +identity +layout +pid")
     hashes = [layer.build(f'DETBUILD_POLICY = "{text}"').basehashes("x") for text in spellings]
     assert hashes[0] == hashes[1] == hashes[2]
 

@@ -66,3 +66,16 @@ def test_an_empty_map_is_told_from_one_with_a_row(counts: bpf.Map[Any, Any]) -> 
     assert bpf.empty(counts.fd)
     counts.put(layout.Count(), ctypes.c_uint64(1))
     assert not bpf.empty(counts.fd)
+
+
+def test_a_variable_takes_the_place_of_its_constant_and_of_nothing_else() -> None:
+    def wide(registers: int, value: int) -> bytes:
+        return struct.pack("=BBhIBBhI", 0x18, registers, 0, value & 0xFFFFFFFF, 0, 0, 0, value >> 32)
+
+    call = struct.pack("=BBhi", 0x85, 0, 0, 154)
+    other = struct.pack("=BBhI", 0xB7, 1, 0, layout.ACTIVE & 0xFFFFFFFF)  # mov r1, of half the constant
+    map_of_that_number = wide(1 << 4 | 1, layout.ACTIVE)
+    program = other + wide(1, layout.ACTIVE) + call + wide(2, layout.ACTIVE + 1) + map_of_that_number
+    made = bpf.refer(program, layout.ACTIVE, 77)
+    assert made == other + wide(3 << 4 | 1, 77) + call + wide(2, layout.ACTIVE + 1) + map_of_that_number
+    assert bpf.refer(call, layout.ACTIVE, 77) == call

@@ -27,6 +27,8 @@ TYPES = (
     + struct.pack("<IIIIII", 11, 1, 0, 0, 2, 32)  # 3: struct thing { int a; struct { int b; }; }
     + _type(0, FUNC_PROTO, 0, 1)  # 4
     + _type(15, btf._FUNC, 0, 4)  # 5: go
+    + _type(15, btf._VAR, 0, 1)
+    + struct.pack("<I", 1)  # 6: a variable go, of another file
 )
 
 
@@ -43,6 +45,10 @@ def test_members_are_found_also_in_nameless_structs(made: Btf) -> None:
 
 def test_a_function_has_its_number_and_other_names_have_none(made: Btf) -> None:
     assert [made.function(name) for name in ("go", "thing", "o", "stop")] == [5, 0, 0, 0]
+
+
+def test_a_variable_has_a_number_of_its_own(made: Btf) -> None:
+    assert [made.variable(name) for name in ("go", "thing", "o", "stop")] == [6, 0, 0, 0]
 
 
 def test_what_is_not_there_is_an_error(made: Btf) -> None:
@@ -65,3 +71,4 @@ def test_the_running_kernel_is_understood() -> None:
     assert kernel.offset("task_struct", "tgid") == kernel.offset("task_struct", "pid") + 4
     assert kernel.size("upid") == 16
     assert kernel.function("__x64_sys_clock_gettime")
+    assert kernel.variable("bpf_prog_active")

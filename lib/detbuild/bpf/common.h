@@ -42,6 +42,7 @@
 #define R_DX 96
 #define R_SI 104
 #define R_DI 112
+#define R_ORIG_AX 120
 #define R_IP 128
 #define R_CS 136
 #define R_SP 152
@@ -67,6 +68,8 @@ struct session {
     u32 level;      /* of the supervisor's pid namespace */
     u32 root;       /* tgid */
     u32 rows;       /* of its own in counts */
+    u32 devices;    /* whether the bytes of random devices are fixed */
+    u32 unused;
     u64 gaps[GAP_KINDS];
 };
 
@@ -121,7 +124,7 @@ struct times { u64 seconds, nanoseconds; };
 struct times32 { u32 seconds, nanoseconds; };
 
 #define DECIDED 0x80000000U
-#define RULE_FLAGS (CLOCK_REAL | CLOCK_ALL | TIMES_TRUE | WRITES_KEPT | RANDOM_REAL)
+#define RULE_FLAGS (CLOCK_REAL | CLOCK_ALL | TIMES_TRUE | WRITES_KEPT | RANDOM_REAL | PID_FIXED)
 
 BPF_HASH(sessions, u32, struct session, MAX_SESSIONS);
 BPF_HASH(supervisors, u32, u32, MAX_SESSIONS);
@@ -136,8 +139,10 @@ BPF_TABLE("lru_hash", struct run, struct runs, runs, MAX_RUNS);
  * fexit skips a program that was preempted in its own middle. */
 #ifdef USE_FEXIT
 #define RETURNED ((long)ctx[1])
+#define RETURNED_OF_TWO ((long)ctx[2]) /* of a function with two arguments */
 #else
 #define RETURNED ((long)ctx[10]) /* pt_regs->ax */
+#define RETURNED_OF_TWO RETURNED
 #endif
 /* The loader finds by these names where each program belongs. */
 #define EXIT(entry) int exit__##entry(unsigned long long *ctx)

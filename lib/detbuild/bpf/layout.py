@@ -23,6 +23,9 @@ UNANSWERED = -(1 << 62)
 
 OP_BITS = 8
 
+# A constant of the BPF code in whose place the loader puts the address of the kernel's variable ``bpf_prog_active``.
+ACTIVE = 0x6465_7462_6163_7476
+
 
 class Op(IntEnum):
     """What a supervisor asks for, with doorbell(MAGIC, op | flags << OP_BITS, tid, a, b, bell); see ``arguments``."""
@@ -40,7 +43,7 @@ class Op(IntEnum):
 
 
 class Flag(IntFlag):
-    """What holds for a process: the first three, RANDOM_REAL and CLOCK_ALL by its program's rule.
+    """What holds for a process: the first three, RANDOM_REAL, CLOCK_ALL and PID_FIXED by its program's rule.
 
     SPARED is one that sees the real world, in an OBSERVED session all.
     """
@@ -57,6 +60,7 @@ class Flag(IntFlag):
     RANDOM_REAL = 256  # for the supervisor, which answers random numbers
     OBSERVED = 512
     CLOCK_ALL = 1024
+    PID_FIXED = 2048  # for the supervisor
 
 
 CLOCK_REAL, TIMES_TRUE, WRITES_KEPT, SPARED = Flag.CLOCK_REAL, Flag.TIMES_TRUE, Flag.WRITES_KEPT, Flag.SPARED
@@ -98,6 +102,8 @@ class Gap(IntEnum):
     AUXV = 4
     SLEEP = 5
     UNDECIDED = 6
+    DEVICE = 7
+    SKIPPED = 8
 
 
 # As an audit shows them: a kind, and what happened.
@@ -109,6 +115,8 @@ GAPS = {
     Gap.AUXV: ("vDSO in reach", "programs were executed whose auxiliary vector could not be read or written"),
     Gap.SLEEP: ("sleep not counted", "the duration of sleeps could not be read"),
     Gap.UNDECIDED: ("rule not decided", "programs were executed while no supervisor answered; their clock is fixed"),
+    Gap.DEVICE: ("left real", "random devices were read in a way or a size that is not rewritten"),
+    Gap.SKIPPED: ("programs skipped", "programs ran on a CPU on which bpf(2) was interrupted: no probe runs there"),
 }
 
 
@@ -133,7 +141,7 @@ OUTCOMES = ("fixed", "leaked", "passed")
 class Session(ctypes.Structure):
     """``epoch`` in ns since 1970; ``level`` is that of the supervisor's pid namespace; ``gaps`` are counted by kind.
 
-    ``rows`` are the session's own of the map counts.
+    ``rows`` are the session's own of the map counts; ``devices`` says whether the bytes of random devices are fixed.
     """
 
     _fields_ = [
@@ -144,6 +152,8 @@ class Session(ctypes.Structure):
         ("level", ctypes.c_uint32),
         ("root", ctypes.c_uint32),
         ("rows", ctypes.c_uint32),
+        ("devices", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
         ("gaps", ctypes.c_uint64 * len(Gap)),
     ]
 
@@ -245,8 +255,11 @@ def shape() -> str:
     return hashlib.blake2b(repr(sorted(map(str, parts))).encode(), digest_size=4).hexdigest()
 
 
-def defines(patience: int, runs: int) -> dict[str, int]:
-    """The constants that the programs are compiled with: PATIENCE and RUNS as the engines' clock rule has them."""
+def defines(patience: int, runs: int, device_stream: int) -> dict[str, int]:
+    """The constants that the programs are compiled with.
+
+    PATIENCE and RUNS are those of the engines' clock rule, DEVICE_STREAM that of their random numbers.
+    """
     constants = {f"OP_{op.name}": int(op) for op in Op}
     constants |= {str(flag.name): int(flag) for flag in Flag}
     constants |= {f"GAP_{gap.name}": int(gap) for gap in Gap}
@@ -255,10 +268,12 @@ def defines(patience: int, runs: int) -> dict[str, int]:
     return constants | {
         "MAGIC": MAGIC,
         "OP_BITS": OP_BITS,
+        "ACTIVE": ACTIVE,
         "OP_MASK": (1 << OP_BITS) - 1,
         "GAP_KINDS": len(Gap),
         "PATIENCE": patience,
         "RUNS": runs,
+        "DEVICE_STREAM": device_stream,
         "WALL_CLOCKS": sum(1 << clock for clock in WALL_CLOCKS),
         "ALL_CLOCKS": sum(1 << clock for clock in ALL_CLOCKS),
     }

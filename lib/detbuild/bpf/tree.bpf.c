@@ -40,13 +40,16 @@ static __always_inline int add_thread(u32 tid, struct thread *thread)
 }
 
 /* The key of one child's random numbers: engine/stream.py makes the same. */
-static __always_inline u64 mixed(u64 key, u64 number)
+#define STEP 0x9E3779B97F4A7C15ULL
+
+static __always_inline u64 stirred(u64 key)
 {
-    key += number * 0x9E3779B97F4A7C15ULL;
     key = (key ^ (key >> 30)) * 0xBF58476D1CE4E5B9ULL;
     key = (key ^ (key >> 27)) * 0x94D049BB133111EBULL;
     return key ^ (key >> 31);
 }
+
+static __always_inline u64 mixed(u64 key, u64 number) { return stirred(key + number * STEP); }
 
 static __always_inline void copy_process(struct process *from, u32 parent, struct process *to)
 {
@@ -99,6 +102,26 @@ TRACEPOINT(sched_process_fork)
     }
     return 0;
 }
+
+#ifdef WITH_ACTIVE
+/*
+ * A kernel that preempts itself does so inside bpf(2) as well, whoever called that, and runs no probe on that CPU until
+ * the call has ended (bpf_disable_instrumentation). Whose thread gets the CPU meanwhile may read what is real.
+ */
+TRACEPOINT(sched_switch)
+{
+    int *active = bpf_this_cpu_ptr((void *)ACTIVE);
+    u32 tid;
+    struct thread *thread;
+    if (!*active)
+        return 0;
+    tid = kernel32(ctx[2] + TASK_PID);
+    thread = threads.lookup(&tid);
+    if (thread)
+        note_gap(thread->session, GAP_SKIPPED);
+    return 0;
+}
+#endif
 
 TRACEPOINT(sched_process_exit)
 {

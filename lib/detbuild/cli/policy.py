@@ -39,11 +39,12 @@ The first row that matches decides. Clock: the session's fixed one, or the real 
 epoch are shown as the epoch, or true. Writes: explicit times inside the shown window become the real now, or are
 kept. Random: where the policy fixes random numbers, this program's are fixed, or real because it makes keys or talks by
 them. Opens: where the policy has outside files, all that it opens is looked at, or most: not what it opens with
-O_NOCTTY alone, as compilers open headers, nearly all of what a build in C opens. A condition is a regular expression
+O_NOCTTY alone, as compilers open headers, nearly all of what a build in C opens. Pid: where the policy has that rule,
+what it is told of its own process number is fixed, or real. A condition is a regular expression
 searched in the arguments, one a line."""
 
 
-_SHOWN = ("Clock", "Reads", "Writes", "Random", "Opens")
+_SHOWN = ("Clock", "Reads", "Writes", "Random", "Opens", "Pid")
 
 
 class Sheet(NamedTuple):
@@ -105,6 +106,7 @@ def decision(row: Program) -> str:
         f"writes:  {row.writes}",
         f"random:  {row.random}",
         f"opens:   {row.opens}",
+        f"pid:     {row.pid}",
         f"because: {row.reason}",
     ]
     return "\n".join(line for line in lines if not line.endswith(" "))
@@ -146,6 +148,7 @@ def _programs(rows: Iterable[Program]) -> list[tuple[str, ...]]:
             row.writes,
             row.random,
             row.opens,
+            row.pid,
             row.reason,
         )
         for row in rows

@@ -83,6 +83,7 @@ def run(config: Config, load: Load, write: Log, ready: Callable[[], None] = lamb
             if sessions.held:
                 write(f"stops; {len(sessions.held)} sessions go on, and wait for the next daemon")
         finally:
+            kernel.settle()
             if not kernel.sessions():
                 kernel.unload()
         write("stopped")

@@ -9,10 +9,13 @@ like our own. What is of another shape cannot be read; it is only kept, and remo
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from detbuild.bpf import layout
 from detbuild.daemon import kernel
+from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
 from detbuild.daemon.kernel import Kernel
 
@@ -24,6 +27,7 @@ class Generations:
         """``top`` is the directory of all sets' pins."""
         self.name = newest.name
         self._top, self._newest = top, newest
+        self._removals: dict[str, threading.Thread] = {}  # the name of a set that goes -> who removes it
         self._older = [
             Kernel(place)
             for place in sorted(top.iterdir())
@@ -36,12 +40,8 @@ class Generations:
         """Raises EngineUnavailable."""
         return cls(Path(settings.pins), Kernel.load(settings))
 
-    def open(
-        self, session: int, *, opener: int, tid: int, supervisor: int, epoch: int, spared: bool, observes: bool
-    ) -> None:
-        self._newest.open(
-            session, opener=opener, tid=tid, supervisor=supervisor, epoch=epoch, spared=spared, observes=observes
-        )
+    def open(self, session: int, admission: Admission) -> None:
+        self._newest.open(session, admission)
 
     def counters(self, session: int) -> tuple[kernel.Rows, kernel.Rows]:
         return self._holder(session).counters(session)
@@ -76,6 +76,11 @@ class Generations:
     def gaps(self) -> list[str]:
         return self._newest.gaps()
 
+    def settle(self) -> None:
+        """Wait for the sets that are being removed: another daemon would take one of them for its own."""
+        for thread in self._removals.values():
+            thread.join()
+
     def unload(self) -> None:
         for each in self._all():
             each.unload()
@@ -89,11 +94,22 @@ class Generations:
     def _sweep(self) -> None:
         """Remove the sets of earlier daemons that hold nobody any more, and what one left half built."""
         for each in list(self._older):
-            if not each.sessions() and each.unload():
-                each.leave()
+            if not each.sessions() and not each.holds():
                 self._older.remove(each)
-        ours = {each.name for each in self._all()}
+                self._remove(self._top / each.name, each.leave)
+        self._removals = {name: thread for name, thread in self._removals.items() if thread.is_alive()}
+        known = {each.name for each in self._all()} | self._removals.keys()
         with contextlib.suppress(OSError):
-            for place in [place for place in self._top.iterdir() if place.name not in ours]:
+            for place in [place for place in self._top.iterdir() if place.name not in known]:
                 if not kernel.holds(place):
-                    kernel.remove(place)
+                    self._remove(place)
+
+    def _remove(self, place: Path, then: Callable[[], None] = lambda: None) -> None:
+        """Remove a set beside the daemon's loop: for each kprobe the kernel waits for all processors."""
+
+        def work() -> None:
+            kernel.remove(place)
+            then()
+
+        self._removals[place.name] = threading.Thread(target=work)
+        self._removals[place.name].start()

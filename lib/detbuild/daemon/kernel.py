@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from detbuild.bpf import layout
+from detbuild.daemon import loader
+from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
 from detbuild.daemon.loader import HEADERS, TRACING, change_kprobes, group, source
 from detbuild.daemon.preemption import preempts
@@ -80,23 +82,9 @@ class Kernel:
 
     # Sessions -----------------------------------------------------------------------------------------------------
 
-    def open(
-        self,
-        session: int,
-        *,
-        opener: int,
-        tid: int,
-        supervisor: int,
-        epoch: int,
-        spared: bool = False,
-        observes: bool = False,
-    ) -> None:
-        """Put a process with all of its threads into a new session; ``epoch`` in seconds since 1970.
-
-        A ``spared`` opener sees the real world, and in a session that ``observes`` every process does.
-        The first clock read of the thread ``tid`` is answered with the epoch, whatever else holds for it. Raises
-        EngineUnavailable.
-        """
+    def open(self, session: int, admission: Admission) -> None:
+        """Put a process with all of its threads into a new session. Raises EngineUnavailable."""
+        opener, tid, supervisor, epoch, spared, observes, devices = admission
         if not 0 <= epoch < _LATEST:
             raise EngineUnavailable(
                 f"the eBPF engine cannot show the epoch {epoch}", remedy=f"use one before {_LATEST}, or the tracer"
@@ -107,7 +95,7 @@ class Kernel:
                 flags = layout.Flag.SPARED if spared else layout.Flag(0)
                 flags |= layout.Flag.OBSERVED if observes else layout.Flag(0)
                 level = len(_numbers(supervisor, supervisor)) - 1
-                row = layout.Session(epoch * SECOND, 1, self._missed(), supervisor, level, opener)
+                row = layout.Session(epoch * SECOND, 1, self._missed(), supervisor, level, opener, devices=devices)
                 self._admit(session, row, flags | layout.Flag.EXEMPT)
                 self._admit_threads(session, row, tid)
             except BaseException as error:
@@ -174,20 +162,24 @@ class Kernel:
 
     def processes(self, session: int) -> list[int]:
         """The processes of a session that run now."""
-        return [pid.value for pid, _ in self._maps["processes"].where("session", session)]
+        with self._urgent():
+            return [pid.value for pid, _ in self._maps["processes"].where("session", session)]
 
     def held_by(self, pid: int) -> int | None:
         """The session that a process is in."""
-        row = self._maps["processes"].get(ctypes.c_uint32(pid))
+        with self._urgent():
+            row = self._maps["processes"].get(ctypes.c_uint32(pid))
         return int(row.session) if row and _is_of(row, pid) else None
 
     def has(self, session: int) -> bool:
         """Whether it was opened here, and has not ended."""
-        return self._maps["sessions"].get(ctypes.c_uint32(session)) is not None
+        with self._urgent():
+            return self._maps["sessions"].get(ctypes.c_uint32(session)) is not None
 
     def sessions(self) -> list[int]:
         """The sessions that are not closed."""
-        return sorted({number.value for number, _ in self._maps["sessions"].items()} - self._closed())
+        with self._urgent():
+            return sorted({number.value for number, _ in self._maps["sessions"].items()} - self._closed())
 
     def close(self, session: int) -> None:
         """Processes that still run stay in it until they end."""
@@ -199,7 +191,7 @@ class Kernel:
         """The sessions that are closed, and in which processes still run."""
         with self._urgent():
             self._reap()
-        return sorted(self._closed())
+            return sorted(self._closed())
 
     def drop(self, session: int) -> None:
         """Forget a session that nobody was told of, and let all who are in it go."""
@@ -210,9 +202,13 @@ class Kernel:
         """What did not outlast the last daemon: nothing, since every link is pinned."""
         return []
 
+    def holds(self) -> bool:
+        """Whether a process is in a session."""
+        return not bpf.empty(self._maps["processes"].fd)
+
     def unload(self) -> bool:
         """Detach and unpin everything, unless a process is still in a session: that stays held, without a daemon."""
-        if not bpf.empty(self._maps["processes"].fd):
+        if self.holds():
             return False
         remove(self._place)
         return True
@@ -278,7 +274,7 @@ class Kernel:
 
 def _digest(settings: Settings, fexit: bool) -> str:
     """Names a set: its source, its constants, its sizes and its kernel."""
-    parts = [source(), Path(layout.__file__).read_bytes()]
+    parts = [source(), Path(layout.__file__).read_bytes(), Path(loader.__file__).read_bytes()]
     parts += [path.read_bytes() for path in sorted(HEADERS.rglob("*.h"))]
     kernel = (platform.release(), platform.version())
     parts.append(repr((settings.max_processes, settings.max_sessions, fexit, kernel)).encode())

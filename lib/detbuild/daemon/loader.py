@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detbuild.bpf import layout
-from detbuild.engine import clock, runs
+from detbuild.engine import clock, runs, stream
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import bpf
 from detbuild.linux.btf import Btf
 from detbuild.linux.libc import libc, oserror
 
 _BPF = Path(__file__).resolve().parent.parent / "bpf"
-_PARTS = ("common.h", "clock.bpf.c", "times.bpf.c", "sleep.bpf.c", "tree.bpf.c", "bell.bpf.c")
+_PARTS = ("common.h", "clock.bpf.c", "times.bpf.c", "sleep.bpf.c", "tree.bpf.c", "device.bpf.c", "bell.bpf.c")
 HEADERS = Path(__file__).resolve().parent / "headers"
 TRACING = Path("/sys/kernel/tracing")
 
@@ -38,11 +38,17 @@ _OFFSETS = {
     "BINPRM_ARGC": ("linux_binprm", "argc"),
     "BINPRM_ENVC": ("linux_binprm", "envc"),
 }
-_COUNTS, _RUNS = 65536, 131072
-_SHARES = 8  # sessions that may each count as many programs as they like, before the rows are full
+_COUNTS, _RUNS = 131072, 131072
+# Sessions that may each count what they like, before the rows are full: two sources of all that engine/readers.py
+# tells apart by more than the program.
+_SHARES = 8
 _IA32 = "__ia32_compat_sys_gettimeofday"
+# How many calls forbid probes on a CPU now; named in kernel/bpf/syscall.c.
+_ACTIVE = "bpf_prog_active"
 # Callers that a return probe can follow at once. Whoever waits in poll(2) takes one, in a session or not.
 _WAITING, _PASSING = 4096, 1024
+# The map of the programs that call themselves, and those, as device.bpf.c numbers them.
+_AGAIN, _CALLING = "again", ("urandom_read_iter", "random_read_iter")
 _PERF_EVENT_OPEN = 298
 _PERF_TYPE_TRACEPOINT = 2
 
@@ -54,13 +60,15 @@ def source() -> bytes:
 
 def defines(btf: Btf, sizes: tuple[int, int], fexit: bool) -> list[str]:
     """The compiler's -D arguments for this kernel; ``sizes`` are the most processes and sessions."""
-    values: dict[str, int] = layout.defines(clock.PATIENCE, runs.RUNS)
+    values: dict[str, int] = layout.defines(clock.PATIENCE, runs.RUNS, stream.DEVICE)
     values |= {name: btf.offset(*place) for name, place in _OFFSETS.items()}
     values |= {"SIZE_UPID": btf.size("upid"), "MAX_PROCESSES": sizes[0], "MAX_SESSIONS": sizes[1]}
     values["SESSION_PROCESSES"] = sizes[0] // 2
     values |= {"MAX_COUNTS": _COUNTS, "SESSION_COUNTS": max(_COUNTS // _SHARES, 1), "MAX_RUNS": _RUNS}
     if fexit:
         values["USE_FEXIT"] = 1
+    elif btf.variable(_ACTIVE):
+        values["WITH_ACTIVE"] = 1
     if btf.function(_IA32):
         values["WITH_IA32"] = 1
     return [f"-D{name}={value}" for name, value in values.items()]
@@ -96,12 +104,15 @@ class Loader:
         for name in layout.MAPS:
             fd = lib.bpf_table_fd(module, name.encode())
             bpf.pin(fd, str(self._place / "maps" / name))
+        self._again = lib.bpf_table_fd(module, _AGAIN.encode())
+        bpf.pin(self._again, str(self._place / "maps" / _AGAIN))  # a table of programs is emptied with its last name
         license_ = ctypes.string_at(lib.bpf_module_license(module))
         names = [lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module))]
+        active = self._btf.variable(_ACTIVE)
         # Who makes sessions' processes known comes first, then who serves them.
         for name in sorted(names, key=lambda name: not name.startswith(b"event__")):
             code = ctypes.string_at(lib.bpf_function_start(module, name), lib.bpf_function_size(module, name))
-            self._attach(name.decode(), code, license_)
+            self._attach(name.decode(), bpf.refer(code, layout.ACTIVE, active), license_)
 
     def _attach(self, name: str, code: bytes, license_: bytes) -> None:
         how, _, target = name.partition("__")
@@ -121,6 +132,10 @@ class Loader:
         else:
             program = bpf.load(short, bpf.KPROBE, code, license_)
             attach = lambda fd: bpf.link_perf(fd, self._kprobe(how, target))  # noqa: E731
+        if target in _CALLING:
+            bpf.Map(self._again, ctypes.c_uint32, ctypes.c_uint32).put(
+                ctypes.c_uint32(_CALLING.index(target)), ctypes.c_uint32(program)
+            )
         bpf.pin(program, str(self._place / "programs" / name))
         bpf.pin(attach(program), str(self._place / "links" / name))
 

@@ -202,12 +202,18 @@ class Server:
         spared = message.get("spare_root")
         if type(spared) is not bool:
             raise SessionError(f"spare_root is true or false, not {spared!r}")
-        observes = policy.Policy.parse(str(message.get("policy"))).observes
+        held = policy.Policy.parse(str(message.get("policy")))
         opener, supervisor = peers.opener(wire.peer, fds[0]), peers.of_user(wire.peer, fds[1])
         if opener.pid == supervisor.pid:
             raise SessionError("a process cannot be its own supervisor")
         number, token = self._sessions.open(
-            wire.peer, opener, peers.thread(opener, tid), supervisor, epoch=epoch, spared=spared, observes=observes
+            wire.peer,
+            opener,
+            peers.thread(opener, tid),
+            supervisor,
+            epoch=epoch,
+            spared=spared,
+            policy=held,
         )
         fds.remove(supervisor.handle)
         wire.session = number

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from detbuild.daemon import peers
+from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Limits
 from detbuild.daemon.log import Log
 from detbuild.daemon.peers import Peer, Process
 from detbuild.daemon.records import Record, Records, digest
 from detbuild.errors import SessionError
 from detbuild.linux import proc
+from detbuild.policy import Policy
 
 _KILL_AGAIN = 0.02  # seconds; a process that is just being forked is seen only then
 _ROUNDS = 5
@@ -42,9 +44,7 @@ class Kernel(Protocol):
 
     name: str
 
-    def open(
-        self, session: int, *, opener: int, tid: int, supervisor: int, epoch: int, spared: bool, observes: bool
-    ) -> None: ...
+    def open(self, session: int, admission: Admission) -> None: ...
     def counters(self, session: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]: ...
     def processes(self, session: int) -> list[int]: ...
     def held_by(self, pid: int) -> int | None: ...
@@ -54,6 +54,7 @@ class Kernel(Protocol):
     def sessions(self) -> list[int]: ...
     def stands(self, name: str) -> bool: ...
     def gaps(self) -> list[str]: ...
+    def settle(self) -> None: ...
     def unload(self) -> None: ...
 
 
@@ -135,7 +136,15 @@ class Sessions:
             self._log(f"session {number} of user {record.uid} goes on at epoch {record.epoch}")
 
     def open(
-        self, peer: Peer, opener: Process, tid: int, supervisor: Process, *, epoch: int, spared: bool, observes: bool
+        self,
+        peer: Peer,
+        opener: Process,
+        tid: int,
+        supervisor: Process,
+        *,
+        epoch: int,
+        spared: bool,
+        policy: Policy,
     ) -> tuple[int, str]:
         """A new session's number, and the token by which a later daemon knows its supervisor.
 
@@ -156,14 +165,10 @@ class Sessions:
         )
         self._records.write(record)
         try:
+            fixes_random = "random" in policy.rules and not policy.observes
             self._kernel.open(
                 number,
-                opener=opener.pid,
-                tid=tid,
-                supervisor=supervisor.pid,
-                epoch=epoch,
-                spared=spared,
-                observes=observes,
+                Admission(opener.pid, tid, supervisor.pid, epoch, spared, policy.observes, devices=fixes_random),
             )
             self._look_again(number, peer, opener, supervisor)
         except BaseException:

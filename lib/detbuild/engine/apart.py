@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An engine's own process beside the one that opens a session: how it is started, and what it lets go of."""
+"""An engine's own process beside the one that opens a session: how it is started, what it lets go of, and its words."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from detbuild import protocol
+from detbuild.errors import EngineUnavailable, ProtocolError
 from detbuild.linux.libc import set_name
 
 
@@ -37,6 +38,26 @@ def start(name: str, life: Callable[[socket.socket], None]) -> socket.socket:
     with contextlib.suppress(ChildProcessError):  # whoever ignores SIGCHLD has nothing to reap
         os.waitpid(middle, 0)
     return ours
+
+
+def expect(peer: socket.socket, kind: str, who: str) -> tuple[protocol.Message, int | None]:
+    """A process's message of that kind, and a descriptor that came with it. ``who`` is its name in errors.
+
+    Raises EngineUnavailable for what it says instead, and ProtocolError.
+    """
+    message, fd = protocol.receive_fd(peer)
+    if message is None:
+        raise EngineUnavailable(
+            f"the {who} ended before it was ready",
+            remedy="look for it in dmesg, or try again with more free memory",
+        )
+    if message["kind"] == "error":
+        raise EngineUnavailable(message["refused"], cause=message["cause"], remedy=message["remedy"])
+    if message["kind"] == "died":
+        raise EngineUnavailable(f"the {who} died: {str(message['reason']).strip().splitlines()[-1]}")
+    if message["kind"] != kind:
+        raise ProtocolError(f"expected {kind} from the {who}, got {message['kind']}")
+    return message, fd
 
 
 def _run(name: str, life: Callable[[socket.socket], None], peer: socket.socket) -> NoReturn:

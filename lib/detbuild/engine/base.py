@@ -71,12 +71,6 @@ class Engine(ABC):
         policies.Policy.parse(policy)
 
     @classmethod
-    def lacks(cls, policy: str) -> str:
-        """What the engine leaves real of a policy that it holds, and reports; "" if nothing. Raises PolicyError."""
-        policies.Policy.parse(policy)
-        return ""
-
-    @classmethod
     @abstractmethod
     def open(cls, terms: Terms) -> Connection:
         """Put the calling process into a new session, for good: what it forks or executes from now on lives in it.

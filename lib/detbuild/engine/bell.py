@@ -104,18 +104,15 @@ def flags(program: Program) -> Flag:
         held |= Flag.WRITES_KEPT
     if program.random == "real":
         held |= Flag.RANDOM_REAL
+    if program.pid == "fixed":
+        held |= Flag.PID_FIXED
     return held
 
 
-def program_key(executable: str) -> int:
-    """What BPF counts a program's reads under: 64 bits, never 0, which stands for the opener's own program."""
-    return _key(os.fsencode(executable))
-
-
 def command_key(executable: str, arguments: Sequence[bytes]) -> int:
-    """By what BPF knows that a parent runs the same command line again. ``arguments`` are all of argv."""
-    return _key(b"\0".join((os.fsencode(executable), *arguments)))
+    """By what BPF knows that a parent runs the same command line again: 64 bits, never 0.
 
-
-def _key(data: bytes) -> int:
+    ``arguments`` are all of argv.
+    """
+    data = b"\0".join((os.fsencode(executable), *arguments))
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1

@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from detbuild.engine.tracee import Process, Thread
+from detbuild.engine.tracee import Finish, Process, Thread
 from detbuild.linux import proc, ptrace
+from detbuild.linux.x86_64 import Abi
 
 if TYPE_CHECKING:
     from detbuild.engine.tracer import Tracer
 
+_CLONE_UNTRACED = 0x00800000
 FORKS = (ptrace.EVENT_FORK, ptrace.EVENT_VFORK)
 
 
@@ -36,8 +38,8 @@ class Births:
         if event != ptrace.EVENT_CLONE or proc.number(child, "Tgid") != proc.number(parent.tid, "Tgid"):
             process = Process(
                 process.executable, process.rule, process, process.origin, process.listings,
-                extras=process.extras, filters=process.filters, devices=process.devices, pid=child,
-                forked=self._tracer.moment(),
+                extras=process.extras, filters=process.filters, devices=process.devices, counted=process.counted,
+                gate=process.gate, pid=child, forked=self._tracer.moment(),
             )  # fmt: skip
         stream = parent.stream.child() if parent.stream else None
         thread = Thread(child, process, parent.clock.fork(), stream, parent.noted)
@@ -73,6 +75,12 @@ class Births:
             self._tracer.threads[child] = self._tracer.stranger(child)
             with contextlib.suppress(ProcessLookupError):
                 self._tracer.resume(child)
+
+
+def trace(_thread: Thread, abi: Abi, _call: str, registers: ptrace.Registers) -> Finish:
+    """CLONE_UNTRACED would take the child out of the session: the kernel gets the call without it."""
+    setattr(registers, abi.arguments[0], getattr(registers, abi.arguments[0]) & ~_CLONE_UNTRACED)
+    return lambda _thread, _registers: None
 
 
 def _maker(child: int) -> int:

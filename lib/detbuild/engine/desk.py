@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from detbuild import policy, programs
-from detbuild.audit import FIXED, LEAKED, PASSED, Audit, Gap, Read
+from detbuild.audit import FIXED, LEAKED, PASSED, Audit, Gap
 from detbuild.bpf.layout import Flag, Op
 from detbuild.engine import bell as bells
 from detbuild.engine import filetimes, origins, refusals, waits, world
@@ -18,10 +19,13 @@ from detbuild.engine.base import Terms
 from detbuild.engine.bell import Doorbell, Silent
 from detbuild.engine.clock import SECOND
 from detbuild.engine.execution import Call, Execution, Executions
-from detbuild.engine.filter import numbered
+from detbuild.engine.filter import DEVICE_KIND, TIOCSPGRP, numbered
 from detbuild.engine.handouts import Handouts
 from detbuild.engine.hold import Change, Holds
 from detbuild.engine.origins import Origins
+from detbuild.engine.outside import holds_device
+from detbuild.engine.pids import Pids
+from detbuild.engine.readers import Readers
 from detbuild.engine.stream import Stream
 from detbuild.engine.tracee import Finish, Thread, values
 from detbuild.engine.waiters import Waiters
@@ -34,6 +38,7 @@ from detbuild.program import Program
 
 _MOVING = ("random", "order")  # whose next answer is another one
 _SEES_ALL = Flag.SPARED | Flag.OBSERVED
+_TOLD = Flag.PID_FIXED | Flag.EXECUTED  # a program that is told its number, and that the process executed itself
 # By which rule of its own a program's call is left alone.
 _PASSES = {"deadline": Flag.CLOCK_REAL, "write times": Flag.WRITES_KEPT}
 
@@ -46,11 +51,11 @@ class Opener(NamedTuple):
 
 
 class Desk:
-    """Answers one session's notifications, one after the other; ``audit`` gets what it sees."""
+    """Answers one session's notifications, one after the other; ``audit`` gets what it sees, by ``readers``."""
 
     def __init__(self, terms: Terms, listener: Listener, bell: Doorbell, opener: Opener) -> None:
         self.audit = Audit("ebpf", terms.epoch, terms.policy)
-        self.names = {0: proc.program(opener.pid)}
+        self.readers = Readers(opener.pid, spared=terms.spare_root)
         self._epoch = terms.epoch
         self._listener, self._bell, self._opener = listener, bell, opener.tid
         rules = policy.rules(terms.policy)
@@ -60,8 +65,10 @@ class Desk:
         self._waiters = Waiters(bell)
         self._holds = Holds(listener)
         self._handouts = Handouts(terms, listener)
-        fixes_random = any(rule.kind == "random" and rule.treatment is Treatment.FIXED for rule in rules)
-        self._origins = Origins(terms, bell) if fixes_random else None
+        fixed = {rule.kind for rule in rules if rule.treatment is Treatment.FIXED}
+        keeps = fixed & {"random", "process"}
+        self._origins = Origins(terms, bell, fixes_random="random" in fixed) if keeps else None
+        self._pids = Pids(terms)
         if self._origins:
             self._origins.begin(opener.pid)
         mounts.begin()
@@ -80,6 +87,10 @@ class Desk:
                 self._open(call, rule)
             elif rule.treatment is Treatment.REPORTED:
                 self._report(call, rule)
+            elif rule.kind == "process":
+                self._own_number(call, rule)
+            elif rule.kind == DEVICE_KIND:
+                self._move(call, rule)
             elif rule.kind in world.ANSWERED:
                 self._world(call, rule, abi)
             else:
@@ -90,6 +101,17 @@ class Desk:
         except Silent as silent:
             self.gap("BPF is gone", str(silent))
             self._alone(call, rule, abi)
+
+    def passes(self, call: Notification) -> bool:
+        """Let an open of no outside file go on: most calls of a build are such, and nobody need know whose."""
+        _, rule = self._calls[call.arch, call.number & ~X32_BIT]
+        if rule.kind != "files" or self._holds.holds(call.tid):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            if self._handouts.asked(call, rule):
+                return False
+        self._listener.proceed(call.ident)
+        return True
 
     def stopped(self) -> None:
         """Go on with threads that are held for a call and stopped."""
@@ -103,10 +125,10 @@ class Desk:
 
     def name(self, program_key: int) -> str:
         """The path of the program that BPF counts under that key."""
-        return self.names.get(program_key, "?")
+        return self.readers.program(program_key)
 
     def _count(self, program_key: int, call: str, outcome: str) -> None:
-        self.audit.count(Read(self.name(program_key), call, outcome))
+        self.readers.count(self.audit, program_key, call, outcome)
 
     def _report(self, call: Notification, rule: Rule) -> None:
         known = self._bell.ring(Op.INFO, call.tid)
@@ -156,6 +178,11 @@ class Desk:
     # The world beyond the clocks ----------------------------------------------------------------------------------
 
     def _world(self, call: Notification, rule: Rule, abi: Abi) -> None:
+        if rule.kind == "terminal" and call.arguments[1] & 0xFFFFFFFF == TIOCSPGRP:
+            with contextlib.suppress(OSError):
+                self._pids.give_group(call.tid, call.arguments[2])
+            self._listener.proceed(call.ident)
+            return
         known = self._bell.ring(Op.INFO, call.tid)
         key, draws = known.program_key, known.draws
         real = known.flags & (Flag.SPARED | (Flag.RANDOM_REAL if rule.kind == "random" else 0))
@@ -189,15 +216,37 @@ class Desk:
             self._bell.ring(Op.DREW, tid, a=drawn)
         return drawn
 
+    def _own_number(self, call: Notification, rule: Rule) -> None:
+        known = self._bell.ring(Op.INFO, call.tid)
+        key, tells = known.program_key, known.flags & (_TOLD | _SEES_ALL) == _TOLD
+        origin = self._origins.of(known.origin) if self._origins else None
+        told = self._pids.asked(proc.number(call.tid, "Tgid"), rule.call, origin, tells=tells)
+        self._count(key, rule.call, FIXED if told else PASSED)
+        if told:
+            self._listener.answer(call.ident, told)
+        else:
+            self._listener.proceed(call.ident)
+
+    def _move(self, call: Notification, rule: Rule) -> None:
+        """What moves a device's bytes inside the kernel: BPF would find them nowhere."""
+        known = self._bell.ring(Op.INFO, call.tid)
+        source = call.arguments[1 if rule.call.startswith("sendfile") else 0] & 0xFFFFFFFF
+        if known.flags & (_SEES_ALL | Flag.RANDOM_REAL) or not holds_device(call.tid, source):
+            self._listener.proceed(call.ident)
+        else:
+            self._listener.answer(call.ident, -errno.EINVAL)
+
     def _open(self, call: Notification, rule: Rule) -> None:
+        asked = self._handouts.asked(call, rule)
+        if not asked:
+            self._listener.proceed(call.ident)
+            return
         known = self._bell.ring(Op.INFO, call.tid)
         key, draws = known.program_key, known.draws
         stream = origins.stream(known) if self._origins else None
-        given = self._handouts.called(call, rule, known.flags, stream)
+        given = self._handouts.give(call, asked, known.flags, stream)
         if given.source:
             self._count(key, given.source, given.outcome)
-            if given.lacking:
-                self.gap("left real", f"{self.name(key)} read {given.source}, which the engine ebpf does not fix")
             self._drew(call.tid, stream, draws)
 
     def _of_the_world(self, rule: Rule, abi: Abi, thread: Thread, arguments: Sequence[int]) -> int | None:
@@ -227,12 +276,13 @@ class Desk:
         self._listener.proceed(call.ident)
 
     def _decide(self, tid: int, found: Execution) -> None:
-        row = self._programs.decide(found.executable, lambda: [os.fsdecode(word) for word in found.arguments])
-        self._tell(tid, found, row)
+        line = [os.fsdecode(word) for word in found.arguments]
+        row = self._programs.decide(found.executable, lambda: line)
+        known = self._bell.ring(Op.INFO, tid)
+        key = self.readers.executing(tid, known.program_key, known.flags, found.executable, line)
+        self._tell(tid, key, found, row)
 
-    def _tell(self, tid: int, found: Execution, row: Program) -> None:
-        key = bells.program_key(found.executable)
-        self.names[key] = found.executable
+    def _tell(self, tid: int, key: int, found: Execution, row: Program) -> None:
         command = bells.command_key(found.executable, found.arguments)
         former = self._bell.ring(Op.EXEC, tid, bells.flags(row), key, command).origin
         if self._origins:
@@ -240,11 +290,12 @@ class Desk:
         self._waiters.forget(tid)
 
     def _undecided(self, call: Notification, error: OSError) -> None:
-        key = self._bell.ring(Op.INFO, call.tid).program_key  # no session, no gap
-        self.gap(
-            "program out of reach", f"what {self.name(key)} executes has the rule of programs that have none: {error}"
-        )
-        self._tell(call.tid, Execution(f"a program that {self.name(key)} executed", ()), programs.DEFAULT)
+        known = self._bell.ring(Op.INFO, call.tid)  # no session, no gap
+        name = self.name(known.program_key)
+        self.gap("program out of reach", f"what {name} executes has the rule of programs that have none: {error}")
+        found = Execution(f"a program that {name} executed", ())
+        key = self.readers.unknown(call.tid, known.program_key, known.flags, found.executable)
+        self._tell(call.tid, key, found, programs.DEFAULT)
         self._listener.proceed(call.ident)
 
     # Calls that get other arguments -------------------------------------------------------------------------------
@@ -269,6 +320,8 @@ class Desk:
                 return waits.begin(thread, abi, rule.call, registers)
             if rule.kind == "layout":
                 return world.keep_layout(thread, abi, rule.call, registers)
+            if rule.kind == "told":
+                return self._pids.give_real(thread, abi, rule.call, registers)
             return filetimes.keep(thread, abi, rule.call, registers, self._epoch)
 
         self._hold(call, rule, key, thread, change)
@@ -300,6 +353,8 @@ class Desk:
     def _needs_change(self, call: Notification, rule: Rule, abi: Abi) -> bool:
         if rule.kind == "layout":
             return not world.keeps_layout(call.arguments[0] & 0xFFFFFFFF)
+        if rule.kind == "told":
+            return self._pids.concerns(call.tid, rule.call, call.arguments)
         thread, arguments = self._waiters.thread(call.tid), list(call.arguments)
         if rule.kind == "deadline":
             concerned = waits.concerns(call.tid, rule.call, arguments)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from detbuild.engine.errand import Errand
 from detbuild.engine.filter import devices
-from detbuild.engine.outside import is_device
+from detbuild.engine.outside import holds_device
 from detbuild.engine.stream import read_device
 from detbuild.engine.tracee import Thread, values
 from detbuild.linux import ptrace, seccomp
@@ -58,5 +58,5 @@ class Devices:
             return
         ptrace.getregs(thread.tid, self._registers)
         source = values(abi, self._registers)[1 if rule.call.startswith("sendfile") else 0] & 0xFFFFFFFF
-        if is_device(thread.tid, source):
+        if holds_device(thread.tid, source):
             self._tracer.answer(thread, abi, rule, lambda given: read_device(thread.tid, abi, rule.call, given, stream))

@@ -15,7 +15,7 @@ import socket
 import threading
 
 from detbuild import protocol
-from detbuild.engine import detbuildd, refusals
+from detbuild.engine import apart, detbuildd, refusals
 from detbuild.engine.base import Connection, Engine, Terms
 from detbuild.engine.clock import SECOND
 from detbuild.errors import EngineUnavailable, ProtocolError
@@ -25,11 +25,10 @@ from detbuild.linux.seccomp import RET_ALLOW, Assembler
 from detbuild.linux.x86_64 import NATIVE
 from detbuild.policy import RULES, Policy, added
 
+_WHO = "supervisor"
 _CAP_SYS_PTRACE = 19
-# Of the rows beyond policy time's that the supervisor answers.
-_KINDS = frozenset({"", "random", "order", "layout", "identity", "files", "terminal", "process"})
-# All programs of a session have one filter, and their reads are too many to wait each for an answer.
-_LACKED = {"devices": "the bytes of /dev/random and /dev/urandom"}
+# Of the rows beyond policy time's that BPF or the supervisor answers.
+_KINDS = frozenset({"", "random", "devices", "order", "layout", "identity", "files", "terminal", "process", "told"})
 _PROOF = 1_000_000  # nanoseconds that the fixed clock may have moved by when it is proved
 
 
@@ -47,12 +46,6 @@ class EbpfEngine(Engine):
                 f"the engine ebpf does not hold {', '.join(missing)}, of the policy {policy!r}",
                 remedy="use the engine tracer, or auto, which takes it for such a policy",
             )
-
-    @classmethod
-    def lacks(cls, policy: str) -> str:
-        asked = Policy.parse(policy)
-        rows = [] if asked.observes else [row for rule in RULES if rule in asked.rules for row in added(rule)]
-        return ", ".join({_LACKED[row.kind]: None for row in rows if row.kind in _LACKED})
 
     @classmethod
     def check(cls) -> None:
@@ -80,7 +73,7 @@ class EbpfEngine(Engine):
 
 
 def _held(rule: str) -> bool:
-    return all(row.kind in _KINDS or row.kind in _LACKED for row in added(rule))
+    return all(row.kind in _KINDS for row in added(rule))
 
 
 def _check_process() -> None:
@@ -135,7 +128,7 @@ def _open(terms: Terms, daemon: socket.socket) -> Connection:
 
     peer = supervisor.start(terms)
     try:
-        hello, handle = _expect(peer, "hello")
+        hello, handle = apart.expect(peer, "hello", _WHO)
         connection = Connection(hello["pid"], hello["started"], peer)
         if handle is None:
             raise ProtocolError("the supervisor sent no descriptor of itself")
@@ -150,12 +143,12 @@ def _open(terms: Terms, daemon: socket.socket) -> Connection:
                 spare_root=terms.spare_root,
             )
         known = {"session": ready["session"], "token": ready["token"], "socket": os.path.abspath(detbuildd.path())}
+        allow_tracer(connection.pid)
         protocol.send(peer, "open", [daemon.fileno()], pid=os.getpid(), tid=threading.get_native_id(), **known)
-        _expect(peer, "ready")
+        apart.expect(peer, "ready", _WHO)
     except BaseException:
         peer.close()
         raise
-    allow_tracer(connection.pid)
     try:
         _filter(terms, peer)
     except BaseException:
@@ -183,7 +176,7 @@ def _filter(terms: Terms, peer: socket.socket) -> None:
         protocol.send(peer, "listener", [listener])
     finally:
         os.close(listener)
-    _expect(peer, "ready")
+    apart.expect(peer, "ready", _WHO)
     _prove(terms.epoch)
 
 
@@ -200,19 +193,3 @@ def _prove(epoch: int) -> None:
             cause="its programs are not attached, or the session's maps are full",
             remedy="see its log: journalctl -u detbuildd",
         )
-
-
-def _expect(peer: socket.socket, kind: str) -> tuple[protocol.Message, int | None]:
-    message, fd = protocol.receive_fd(peer)
-    if message is None:
-        raise EngineUnavailable(
-            "the supervisor ended before it was ready",
-            remedy="look for it in dmesg, or try again with more free memory",
-        )
-    if message["kind"] == "error":
-        raise EngineUnavailable(message["refused"], cause=message["cause"], remedy=message["remedy"])
-    if message["kind"] == "died":
-        raise EngineUnavailable(f"the supervisor died: {str(message['reason']).strip().splitlines()[-1]}")
-    if message["kind"] != kind:
-        raise ProtocolError(f"expected {kind} from the supervisor, got {message['kind']}")
-    return message, fd

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 
 from detbuild.linux import memory, proc, ptrace, seccomp
-from detbuild.linux.libc import PR_SET_NO_NEW_PRIVS
-from detbuild.linux.x86_64 import I386, NATIVE, is_32bit_code
+from detbuild.linux.libc import PR_SET_NO_NEW_PRIVS, PR_SET_TSC, PR_TSC_ENABLE
+from detbuild.linux.x86_64 import Abi, code_abi
 
 _READ_WRITE, _PRIVATE_ANONYMOUS = 3, 0x22
 _INSTRUCTIONS = {8: b"\x0f\x05", 4: b"\xcd\x80"}  # syscall, int 0x80
@@ -26,19 +26,20 @@ class Errand:
     """A context in which a thread that has stopped, at EVENT_STOP or a call's end, makes calls.
 
     Raises OSError, ProcessLookupError where the thread ended meanwhile. ``postpone`` is given the wait statuses that
-    are the tracer's to handle, then and whenever they are others'.
+    are the tracer's to handle, then and whenever they are others'. ``place`` is the program's ``gate`` where that is
+    known already: then nothing of its memory is read.
     """
 
-    def __init__(self, tid: int, postpone: Callable[[int, int], None]) -> None:
+    def __init__(self, tid: int, postpone: Callable[[int, int], None], place: int = 0) -> None:
         self.tid = tid
-        self._postpone = postpone
+        self._postpone, self._place = postpone, place
         self._stopped = False  # a SIGSTOP came meanwhile, which no mask holds back
 
     def __enter__(self) -> Errand:
         self._saved = ptrace.Registers()
         ptrace.getregs(self.tid, self._saved)
-        self.abi = I386 if is_32bit_code(self._saved.cs) else NATIVE
-        self._place = _instruction(self.tid, _INSTRUCTIONS[self.abi.word])
+        self.abi = code_abi(self._saved.cs)
+        self._place = self._place or gate(self.tid, self.abi)
         self._mask = ptrace.swap_mask(self.tid, ptrace.ALL_SIGNALS)
         return self
 
@@ -71,6 +72,10 @@ class Errand:
         if result > (1 << bits) - 4096:
             raise OSError((1 << bits) - result, f"{name} for the tracer")
         return result
+
+    def allow_counter(self) -> None:
+        """Let the thread read the processor's counter. Raises OSError."""
+        self.call("prctl", PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0)
 
     def add_filter(self, code: bytes, flag: int) -> int:
         """seccomp(2) with one more filter, a struct sock_filter[]: the call's result. Raises OSError."""
@@ -114,10 +119,12 @@ class Errand:
             self._postpone(tid, status)
 
 
-def _instruction(tid: int, code: bytes) -> int:
-    for start, end, name in proc.mappings(tid):
-        if name == "[vdso]":
-            at = memory.read(tid, start, end - start).find(code)
+def gate(tid: int, abi: Abi) -> int:
+    """Where a thread can make system calls without a change of its code. Raises OSError."""
+    code = _INSTRUCTIONS[abi.word]
+    for each in proc.mappings(tid):
+        if each.name == "[vdso]":
+            at = memory.read(tid, each.start, each.end - each.start).find(code)
             if at >= 0:
-                return start + at
+                return each.start + at
     raise OSError(errno.ENOSYS, "no vDSO to make system calls from")

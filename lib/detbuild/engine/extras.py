@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What single programs stop at besides what everybody does: one more filter, before a program's first instruction."""
+"""What single programs stop at besides what everybody does: calls of theirs before a program's first instruction."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from detbuild.engine.counter import Counter
 from detbuild.engine.filter import Extra, extra
 from detbuild.engine.inject import Injection, add_filter, forgo_privileges
 from detbuild.engine.tracee import Process
 from detbuild.linux import dynamic_linker, ptrace
-from detbuild.linux.x86_64 import I386, NATIVE, Abi, is_32bit_code
+from detbuild.linux.vdso import Given
+from detbuild.linux.x86_64 import Abi, code_abi
 from detbuild.policy import Treatment
 
 if TYPE_CHECKING:
@@ -38,19 +40,23 @@ class Extras:
         self._filters: dict[frozenset[Extra], bytes] = {}
         self._injections: dict[int, tuple[Injection, frozenset[Extra]]] = {}
         self._registers = ptrace.Registers()
+        self.counter = Counter(tracer)
 
     def injecting(self, tid: int) -> bool:
         """Whether a new program makes a call of ours now, in code of its own."""
-        return tid in self._injections
+        return tid in self._injections or self.counter.injecting(tid)
 
-    def executed(self, tid: int, process: Process, base: int) -> None:
-        """Before a new program's first instruction, whose dynamic linker is at ``base``, 0 for a static one.
+    def executed(self, tid: int, process: Process, given: Given) -> None:
+        """Before a new program's first instruction, with what the kernel told it.
 
         Raises OSError where its memory is out of reach.
         """
-        wanted = self._wanted(process, base)
+        self.counter.executed(tid, process, given)
+        wanted = self._wanted(process, given.base)
         if not wanted <= process.extras:
             self._filter(tid, wanted - process.extras)
+        else:
+            self.counter.begin(tid)
 
     def _wanted(self, process: Process, base: int) -> frozenset[Extra]:
         rule, linker = process.rule, self.linker
@@ -69,7 +75,7 @@ class Extras:
         first: Callable[[int, Abi, ptrace.Registers], Injection] | None = None,
     ) -> None:
         ptrace.getregs(tid, self._registers)
-        abi = I386 if is_32bit_code(self._registers.cs) else NATIVE
+        abi = code_abi(self._registers.cs)
         if first:
             injection = first(tid, abi, self._registers)
         else:
@@ -79,7 +85,10 @@ class Extras:
         self._injections[tid] = injection, missing
 
     def injected(self, tid: int, process: Process) -> None:
-        """At the end of a call of ours."""
+        """At the end of a call of ours; there may be another one to make."""
+        if self.counter.injecting(tid):
+            self.counter.injected(tid, process)
+            return
         injection, missing = self._injections.pop(tid)
         result = injection.undo(tid)
         if injection.call == "prctl" and result == 0:
@@ -93,7 +102,10 @@ class Extras:
         else:
             what = " and ".join(sorted(each.value for each in missing))
             self._tracer.gap("filter refused", f"{process.executable} sees real {what}: {os.strerror(-result)}")
+        if tid not in self._injections:
+            self.counter.begin(tid)
 
     def ended(self, tid: int) -> None:
         """A thread ended."""
         self._injections.pop(tid, None)
+        self.counter.ended(tid)

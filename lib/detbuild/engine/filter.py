@@ -38,6 +38,7 @@ DEVICE_KIND = "devices"
 
 # What BPF does by itself: it follows every fork.
 _OF_BPF = frozenset({"sleep", "file times", "untraced"})
+_DEVICE_READS = frozenset({"read", "readv", "pread64", "preadv", "preadv2"})  # and it rewrites what they have read
 # BPF rewrites results in memory as a call returns. These return the time in a register, or hold more than a time.
 _ANSWERED = frozenset({"time", "adjtimex", "clock_adjtime", "clock_adjtime64"})
 EXECUTIONS = tuple(
@@ -53,7 +54,10 @@ _FUTEX_OPERATION = 0x7F
 _ABSOLUTE = 1  # TIMER_ABSTIME and TFD_TIMER_ABSTIME
 _CLONE_UNTRACED = 0x00800000
 _LOWER = 0xFFFFFFFF
-_TIOCGWINSZ = 0x5413  # asm-generic/ioctls.h
+_TIOCGWINSZ, TIOCSPGRP = 0x5413, 0x5410  # asm-generic/ioctls.h
+FIRST_TOLD = 1 << 22  # PID_MAX_LIMIT (linux/threads.h): the first process number that no kernel gives
+_SECOND = ("getpriority", "setpriority", "ioprio_get", "ioprio_set")
+_NUMBERS = dict.fromkeys(_SECOND, (1,)) | {"setpgid": (0, 1)}
 NOT_READING = os.O_WRONLY | os.O_CREAT | os.O_DIRECTORY | os.O_PATH  # flags of an open for something else
 
 
@@ -121,8 +125,7 @@ def noted(rules: Sequence[Rule], abis: Sequence[Abi] = ABIS) -> bytes:
 
 def notified(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """Of a policy's rules those that the supervisor acts on, some under a narrower condition, and the executions."""
-    wanted = [rule for rule in rules if rule.kind != DEVICE_KIND]  # no program could get that filter of its own
-    return (*filter(None, map(_notified, wanted)), *EXECUTIONS)
+    return (*filter(None, map(_notified, rules)), *EXECUTIONS)
 
 
 def _notified(rule: Rule) -> Rule | None:
@@ -136,7 +139,7 @@ def _notified(rule: Rule) -> Rule | None:
         return rule
     if rule.kind == "write times":
         return rule._replace(when="times")
-    return None if rule.kind in _OF_BPF else rule
+    return None if rule.kind in _OF_BPF or rule.call in _DEVICE_READS else rule
 
 
 def supervised(rules: Sequence[Rule], abis: Sequence[Abi] = ABIS) -> bytes:
@@ -280,9 +283,29 @@ def _reading_no_header(code: Assembler, rule: Rule, stop: str) -> None:
     code.label(header)
 
 
-def _window(code: Assembler, rule: Rule, stop: str) -> None:
+def _group(code: Assembler, rule: Rule, stop: str) -> None:
     code.load(argument(1))
+    code.jump_equal(TIOCSPGRP, stop)
+
+
+def _window_or_group(code: Assembler, rule: Rule, stop: str) -> None:
+    _group(code, rule, stop)
     code.jump_equal(_TIOCGWINSZ, stop)
+
+
+def numbers(call: str) -> tuple[int, ...]:
+    """Which arguments of a call are process numbers."""
+    return _NUMBERS.get(call, (0,))
+
+
+def _told(code: Assembler, rule: Rule, stop: str) -> None:
+    """A negative number is a group's."""
+    for index in numbers(rule.call):
+        no = f"{stop} not {index}"
+        code.load(argument(index))
+        code.jump_below(FIRST_TOLD, no)
+        code.jump_below((1 << 32) - FIRST_TOLD + 1, stop)
+        code.label(no)
 
 
 def _always(code: Assembler, rule: Rule, stop: str) -> None:
@@ -333,7 +356,9 @@ _CONDITIONS: dict[str, Callable[[Assembler, Rule, str], None]] = {
     "header": _header,
     "reading no header": _reading_no_header,
     "random device": _always,
-    "window": _window,
+    "group": _group,
+    "window or group": _window_or_group,
+    "told": _told,
     "times": _times,
     "absolute wall clock": _absolute_wall_clock,
 }

@@ -176,14 +176,19 @@ class Handover:
         Yama lets only ancestors trace, but for those whom a process allows: so all are, or it could not come back.
         """
         thread = loan.thread
+        counter = self._tracer.extras.counter
+        owed = counter.lacks(thread) and not self._tracer.opens.sandboxed(thread)
         try:
-            if not thread.noted or self._yama:
+            if not thread.noted or self._yama or owed:
                 with Errand(thread.tid, self._tracer.postpone) as errand:
                     if not thread.noted:
                         self._listeners.install(errand)
                         thread.noted = True
                     if self._yama:
                         errand.call("prctl", PR_SET_PTRACER, -1, 0, 0, 0)
+                    if owed:
+                        errand.allow_counter()
+            counter.lent(thread.tid)
             loan.started = proc.start_time(thread.tid)
             ptrace.detach(thread.tid)
         except ProcessLookupError:

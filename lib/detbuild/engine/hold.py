@@ -78,6 +78,10 @@ class Holds:
         # interrupts what waits for an answer has taken the call back already.
         self._listener.answer(call.ident, _RESTART_NO_INTERRUPT)
 
+    def holds(self, tid: int) -> bool:
+        """Whether a thread is held for a call."""
+        return tid in self._holds
+
     def goes_on(self, call: Notification) -> bool:
         """Let a held thread's call go on; False for a call that is none of a held thread."""
         hold = self._holds.get(call.tid)

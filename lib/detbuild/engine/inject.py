@@ -3,25 +3,31 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 from typing import NamedTuple
 
 from detbuild.linux import memory, ptrace
-from detbuild.linux.libc import PR_SET_NO_NEW_PRIVS
+from detbuild.linux.libc import PR_SET_NO_NEW_PRIVS, PR_SET_TSC, PR_TSC_ENABLE, PR_TSC_SIGSEGV
 from detbuild.linux.seccomp import SECCOMP_SET_MODE_FILTER, placed
 from detbuild.linux.x86_64 import Abi
 
 # mov eax, NUMBER; then the call; then a trap. Eight bytes, one word of ptrace's.
 _CODE = {8: b"\xb8%b\x0f\x05\xcc", 4: b"\xb8%b\xcd\x80\xcc"}
 _RED_ZONE = 128
+_MASK = ((1 << 64) - 1 ^ 1 << signal.SIGTRAP - 1).to_bytes(8, "little")  # all but SIGTRAP
 
 
 class Injection(NamedTuple):
-    """A call under way, and what must be put back: the registers and the word of code at their instruction pointer."""
+    """A call under way, and what must be put back: registers, the word of code that they point to, and signal mask.
+
+    The kernel would take SIGTRAP out of the mask for good, to send it.
+    """
 
     call: str
     registers: ptrace.Registers
     word: bytes
+    mask: bytes
 
     def undo(self, tid: int) -> int:
         """After the trap: restore the tracee and return the call's result."""
@@ -29,6 +35,7 @@ class Injection(NamedTuple):
         ptrace.getregs(tid, after)
         ptrace.poke(tid, self.registers.rip, self.word)
         ptrace.setregs(tid, self.registers)
+        ptrace.swap_mask(tid, self.mask)
         result = int(after.rax)
         return result - (1 << 64) if result >> 63 else result
 
@@ -48,6 +55,11 @@ def forgo_privileges(tid: int, abi: Abi, registers: ptrace.Registers) -> Injecti
     return _call(tid, abi, registers, "prctl", (PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
+def allow_counter(tid: int, abi: Abi, registers: ptrace.Registers, allowed: bool) -> Injection:
+    """As ``add_filter``: whether the thread may read the processor's counter, or gets SIGSEGV for it."""
+    return _call(tid, abi, registers, "prctl", (PR_SET_TSC, PR_TSC_ENABLE if allowed else PR_TSC_SIGSEGV, 0, 0, 0))
+
+
 def _call(tid: int, abi: Abi, registers: ptrace.Registers, call: str, arguments: tuple[int, ...]) -> Injection:
     saved = ptrace.Registers.from_buffer_copy(registers)
     saved.rax, saved.orig_rax = 0, (1 << 64) - 1  # execve has returned by then, and no call is to be restarted
@@ -56,4 +68,4 @@ def _call(tid: int, abi: Abi, registers: ptrace.Registers, call: str, arguments:
     for name, value in zip(abi.arguments, arguments, strict=False):
         setattr(registers, name, value)
     ptrace.setregs(tid, registers)
-    return Injection(call, saved, word)
+    return Injection(call, saved, word, ptrace.swap_mask(tid, _MASK))

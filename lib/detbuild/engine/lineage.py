@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Whose a read is: what /proc tells of a traced program's arguments, and of those that started it."""
+"""Whose a read is: the program by name, its arguments, and those that started it; of a traced one /proc tells them."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from detbuild import command
 from detbuild.audit import TASK, Read
@@ -20,6 +21,29 @@ CUT = "..."
 _TASK_SCRIPT = re.compile(r"(run\.\w+)\.\d+")
 
 
+def name(executable: str, line: Sequence[str]) -> str:
+    """What the record calls a program; ``line`` are its arguments, its own name first."""
+    title = command.title(executable, line)
+    script = _TASK_SCRIPT.fullmatch(title)
+    return script[1] if script else title
+
+
+def arguments(line: Iterable[str]) -> str:
+    """A command line without the program's name, as in a shell, and no longer than the record keeps it."""
+    text = ""
+    for word in itertools.islice(line, 1, None):
+        text += (" " if text else "") + shlex.quote(word[: LONGEST + 1])
+        if len(text) > LONGEST:
+            return text[: LONGEST - len(CUT)] + CUT
+    return text
+
+
+def parents(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that started a program, the nearest first, and no more than the record keeps."""
+    kept = tuple(itertools.islice(names, DEPTH + 1))
+    return kept if len(kept) <= DEPTH else (*kept[:DEPTH], CUT)
+
+
 def read(process: Process, source: str, outcome: str) -> Read:
     """What the record says of a read by a process that lives. /proc is asked at a program's first read only."""
     image, pid = _image(process)
@@ -27,7 +51,7 @@ def read(process: Process, source: str, outcome: str) -> Read:
     if known is None:
         if image.lineage is None:
             line = _words(image, pid)
-            image.lineage = _name(image, line), _arguments(line), _parents(image)
+            image.lineage = _name(image, line), arguments(line), _parents(image)
         known = image.reads[source, outcome] = Read(image.executable, source, outcome, *image.lineage)
     return known
 
@@ -59,30 +83,17 @@ def _words(image: Process, pid: int) -> list[str]:
 
 
 def _name(image: Process, line: Sequence[str]) -> str:
-    if image.spared:
-        return TASK
-    name = command.title(image.executable, line)
-    script = _TASK_SCRIPT.fullmatch(name)
-    return script[1] if script else name
-
-
-def _arguments(line: Sequence[str]) -> str:
-    text = ""
-    for word in line[1:]:
-        text += (" " if text else "") + shlex.quote(word[: LONGEST + 1])
-        if len(text) > LONGEST:
-            return text[: LONGEST - len(CUT)] + CUT
-    return text
+    return TASK if image.spared else name(image.executable, line)
 
 
 def _parents(image: Process) -> tuple[str, ...]:
-    """The nearest first, without the process that opened a session for its children: that is the task."""
-    names: list[str] = []
+    """Without the process that opened a session for its children: that is the task."""
+    return parents(_above(image))
+
+
+def _above(image: Process) -> Iterator[str]:
     while image.parent:
         image, pid = _image(image.parent)
         if image.spared:
-            break
-        if len(names) == DEPTH:
-            return (*names, CUT)
-        names.append(_name(image, _words(image, pid)))
-    return tuple(names)
+            return
+        yield _name(image, _words(image, pid))

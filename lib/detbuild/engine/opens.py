@@ -22,7 +22,7 @@ from detbuild.engine.devices import Devices
 from detbuild.engine.execution import LONGEST_PATH, signed, text
 from detbuild.engine.filter import NOT_READING
 from detbuild.engine.namespace import AT_FDCWD, Directory
-from detbuild.engine.outside import Asker, Found, Outside, content, is_device
+from detbuild.engine.outside import Asker, Found, Outside, content, holds_device
 from detbuild.engine.tracee import Pending, Thread, lend, values
 from detbuild.linux import descriptors, memory, proc, ptrace
 from detbuild.linux.ptrace import Registers
@@ -77,7 +77,7 @@ class Opens:
             return
         terms = self._tracer.terms
         made = None
-        if not self._sandboxed(thread):
+        if not self.sandboxed(thread):
             with contextlib.suppress(OSError):
                 made = content(found.rule.path, Asker(thread.tid, terms.epoch, terms.seed, thread.stream))
         if made is None:
@@ -91,14 +91,14 @@ class Opens:
                 return
             result = outcome
             if outcome == FIXED:
-                if not is_device(thread.tid, registers.rax):
+                if not holds_device(thread.tid, registers.rax):
                     return  # a file of that name in a root of the program's own
                 result = FIXED if self._devices.opened(thread) else LEAKED
             self._tracer.count(thread, found.source, result)
 
         thread.pending = Pending(finish)
 
-    def _sandboxed(self, thread: Thread) -> bool:
+    def sandboxed(self, thread: Thread) -> bool:
         """Whether a filter of the program's own may not know the call that we would have it make."""
         process = thread.process
         own = self.outer_filters + 1 + process.filters + process.devices

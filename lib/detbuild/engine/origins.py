@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The random numbers of a supervisor's session: BPF keeps each thread's key and count, and here is what they stand for.
+"""What random and process numbers of a supervisor's session are made of.
 
-BPF sees every fork, and makes the children's keys as ``Stream.child`` does. What a program executed, and how often, is
-known here, where every execution is asked for; BPF keeps the number of a process's own one.
+BPF keeps each thread's key and count, and here is what they stand for. BPF sees every fork, and makes the children's
+keys as ``Stream.child`` does. What a program executed, and how often, is known here, where every execution is asked
+for; BPF keeps the number of a process's own one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from detbuild.program import Program
 class Origins:
     """Every execution of one session, by number. Methods raise what ``Doorbell.ring`` raises."""
 
-    def __init__(self, terms: Terms, bell: Doorbell) -> None:
-        self._terms, self._bell = terms, bell
+    def __init__(self, terms: Terms, bell: Doorbell, *, fixes_random: bool) -> None:
+        self._terms, self._bell, self._fixes_random = terms, bell, fixes_random
         self._origins = [Origin()]  # never forgotten: what runs on may start the same command line again
 
     def begin(self, pid: int) -> None:
@@ -41,9 +42,13 @@ class Origins:
         stream = self._begin(origin, line)
         self._bell.ring(Op.STREAM, tid, a=int.from_bytes(stream.key, "little"), b=len(self._origins))
         self._origins.append(origin)
-        if row.random == "fixed":
+        if self._fixes_random and row.random == "fixed":
             first, second = struct.unpack("=QQ", stream.child().take(AT_RANDOM_SIZE))
             self._bell.ring(Op.AT_RANDOM, tid, a=first, b=second)
+
+    def of(self, number: int) -> Origin:
+        """That which BPF knows by a number."""
+        return self._origins[number]
 
     def _begin(self, origin: Origin, line: bytes) -> Stream:
         return origin.stream(self._terms.epoch, self._terms.seed, line)

@@ -92,13 +92,17 @@ def _same_root(tid: int) -> bool:
         return False
 
 
-def is_device(tid: int, descriptor: int) -> bool:
-    """Whether a thread's descriptor is open at /dev/random or /dev/urandom, whatever that one's name is."""
+def is_device(status: os.stat_result) -> bool:
+    """Whether it is /dev/random or /dev/urandom, whatever its name is."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev in _DEVICE_NUMBERS
+
+
+def holds_device(tid: int, descriptor: int) -> bool:
+    """Whether a thread's descriptor is open at a random device."""
     try:
-        status = os.stat(f"/proc/{tid}/fd/{descriptor}")
+        return is_device(os.stat(f"/proc/{tid}/fd/{descriptor}"))
     except OSError:
         return False
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev in _DEVICE_NUMBERS
 
 
 _DEVICE_NUMBERS = (os.makedev(1, 8), os.makedev(1, 9))  # linux/Documentation/admin-guide/devices.txt

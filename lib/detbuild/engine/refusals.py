@@ -8,7 +8,7 @@ import errno
 import os
 
 from detbuild.errors import EngineUnavailable
-from detbuild.linux import proc
+from detbuild.linux import memory, proc
 
 TRACER = "detbuild-tracer"  # the tracer's name, as ps shows it
 
@@ -89,8 +89,19 @@ def seize_refused(pid: int, error: OSError) -> EngineUnavailable:
     return EngineUnavailable(f"the kernel refused ptrace ({os.strerror(error.errno or 0)})", cause=cause, remedy=remedy)
 
 
+def check_memory(pid: int, place: int, size: int) -> None:
+    """Raise EngineUnavailable where this process may not read and write another's memory: ``size`` bytes that it lends.
+
+    What is answered is written there; to find at the first answer that it cannot be is too late.
+    """
+    try:
+        memory.write(pid, place, memory.read(pid, place, size))
+    except OSError as error:
+        raise call_refused("process_vm_readv or process_vm_writev", error) from error
+
+
 def call_refused(call: str, error: OSError) -> EngineUnavailable:
-    """A system call that the tracer cannot do without was refused, and no program was started."""
+    """A system call that an engine cannot do without was refused, and no program was started."""
     return EngineUnavailable(
         f"the kernel refused {call} ({os.strerror(error.errno or 0)})",
         cause="a container's seccomp profile or a security module forbids it",

@@ -57,13 +57,5 @@ def choose(name: str = AUTO, policy: str = "time") -> type[Engine]:
         except EngineUnavailable as error:
             refusals.append(error)
         else:
-            lacking = engine.lacks(policy) if name == AUTO else ""
-            if not lacking:
-                return engine
-            refusals.append(
-                EngineUnavailable(
-                    f"the engine {engine.name} leaves real, of the policy {policy!r}: {lacking}",
-                    remedy="name it to use it even so: what is left real is reported",
-                )
-            )
+            return engine
     raise refusals[-1]  # the last asks for least, so what it lacks is what to mend

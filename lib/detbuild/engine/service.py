@@ -16,12 +16,13 @@ from detbuild.engine.base import Connection, Engine, Terms
 from detbuild.engine.filter import everybody
 from detbuild.engine.tracer import Tracer
 from detbuild.errors import EngineUnavailable, ProtocolError
-from detbuild.linux import memory, proc, seccomp, vdso
+from detbuild.linux import proc, seccomp, vdso
 from detbuild.linux.dynamic_linker import Linker
 from detbuild.linux.libc import allow_tracer, libc
 from detbuild.linux.x86_64 import NATIVE
 
 _WORD = 8  # bytes
+_WHO = "tracer"
 
 
 class TracerEngine(Engine):
@@ -39,12 +40,12 @@ class TracerEngine(Engine):
         if outer:
             return Connection(outer, proc.start_time(outer), None)
         ours = apart.start(refusals.TRACER, lambda peer: _serve(terms, peer))
-        hello = _expect(ours, "hello")
+        hello, _ = apart.expect(ours, "hello", _WHO)
         connection = Connection(hello["pid"], hello["started"], ours)
         allow_tracer(connection.pid)
         place = ctypes.create_string_buffer(_WORD)
         protocol.send(ours, "open", pid=os.getpid(), tid=threading.get_native_id(), place=ctypes.addressof(place))
-        linker = _expect(ours, "ready")["linker"]
+        linker = apart.expect(ours, "ready", _WHO)[0]["linker"]
         try:
             _filter(terms, Linker(*linker) if linker else None)
         except EngineUnavailable:
@@ -65,22 +66,6 @@ def _filter(terms: Terms, linker: Linker | None) -> None:
     answer = libc.syscall(ctypes.c_long(NATIVE.numbers["time"]), None)
     if answer != terms.epoch:
         raise refusals.outer_filter(answer)
-
-
-def _expect(peer: socket.socket, kind: str) -> protocol.Message:
-    message = protocol.receive(peer)
-    if message is None:
-        raise EngineUnavailable(
-            "the tracer ended before it was ready",
-            remedy="look for it in dmesg, or try again with more free memory",
-        )
-    if message["kind"] == "error":
-        raise EngineUnavailable(message["refused"], cause=message["cause"], remedy=message["remedy"])
-    if message["kind"] == "died":
-        raise EngineUnavailable(f"the tracer died: {str(message['reason']).strip().splitlines()[-1]}")
-    if message["kind"] != kind:
-        raise ProtocolError(f"expected {kind} from the tracer, got {message['kind']}")
-    return message
 
 
 def _serve(terms: Terms, peer: socket.socket) -> None:
@@ -113,11 +98,7 @@ def _adopt(tracer: Tracer, root: int, tid: int, place: int) -> int:
         handle = os.pidfd_open(root)
     except OSError as error:
         raise refusals.call_refused("pidfd_open", error) from error
-    try:
-        # What is answered is written there; to find at the first answer that it cannot be is too late.
-        memory.write(root, place, memory.read(root, place, _WORD))
-    except OSError as error:
-        raise refusals.call_refused("process_vm_readv or process_vm_writev", error) from error
+    refusals.check_memory(root, place, _WORD)
     try:
         tracer.adopt(root, tid)
     except OSError as error:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 
 from detbuild.linux import memory
 from detbuild.linux.x86_64 import Abi
 
 # The directories of a path in a command line: builds of one source in two places differ in them alone.
 _DIRECTORIES = re.compile(rb"(?:/[^/\0\s:=,;'\"]+)+/")
+# BitBake calls a task's script run.do_compile.PID.
+_TASK_SCRIPT = re.compile(rb"(?<=/)(run\.\w+)\.[0-9]+(?=\0)")
 # What gcc's driver passes on between its passes, by names that it makes of its process id (libiberty's mkstemps.c).
 _PASSED_ON = re.compile(rb"(?<=/)cc[A-Za-z0-9]{6}(?=\0|\.(?:s|o|res|le|ld|ltrans[^\0/]*)\0)")
 
@@ -24,8 +27,10 @@ _LONGEST = (1 << 25) - 1  # bytes that one call of getrandom(2) returns at the m
 _PIECE = 1 << 20
 _VECTORS = 1024  # UIO_MAXIOV
 _NONBLOCK, _RANDOM, _INSECURE = 1, 2, 4
+_CHAIN = 16  # bytes
 _KEY = 8  # bytes: one word of BPF's, which makes children's keys too
 _WORD = (1 << 64) - 1
+DEVICE = 1 << 40  # the first of the numbers by which reads of random devices have their keys: no child has one
 
 
 class Stream:
@@ -42,6 +47,13 @@ class Stream:
 
         self.reads += 1
         return hashlib.shake_256(b"read%b%d" % (self.key, self.reads)).digest(size)
+
+    def take_of_device(self, size: int) -> bytes:
+        """The next read's bytes, of a random device: the same as device.bpf.c makes."""
+        self.reads += 1
+        key = mixed(int.from_bytes(self.key[:_KEY], "little"), DEVICE + self.reads)
+        words = array("Q", [mixed(key, number) for number in range(1, (size + 7) // 8 + 1)])
+        return words.tobytes()[:size]
 
     def child(self) -> Stream:
         """The stream of the next thread, or of the next process, that the owner of this one makes."""
@@ -61,20 +73,32 @@ class Origin:
     """One execution of a program, as random numbers know it; its children that executed nothing share it.
 
     ``path`` holds its count among the executions of the same command line by the same program, behind its maker's.
+    ``chain`` digests all command lines up to here, each with its count, so that no two executions have the same.
+    ``former`` is the one by whose program it was made.
     """
 
-    __slots__ = ("_counts", "path")
+    __slots__ = ("_counts", "chain", "former", "path")
 
-    def __init__(self, path: tuple[int, ...] = ()) -> None:
-        self.path = path
+    def __init__(self, path: tuple[int, ...] = (), chain: bytes = b"", former: Origin | None = None) -> None:
+        self.path, self.chain, self.former = path, chain, former
         self._counts: dict[bytes, int] | None = None  # most programs execute none
 
     def execution(self, command_line: bytes) -> Origin:
         """The next execution of a command line, as /proc/PID/cmdline holds it, by this program."""
+        import hashlib
+
         line = normalised(command_line)
         self._counts = self._counts or {}
-        self._counts[line] = self._counts.get(line, 0) + 1
-        return Origin((*self.path, self._counts[line]))
+        count = self._counts[line] = self._counts.get(line, 0) + 1
+        chain = hashlib.blake2b(b"%b%d:%b" % (self.chain, count, line), digest_size=_CHAIN).digest()
+        return Origin((*self.path, count), chain, self)
+
+    def stems_from(self, other: Origin) -> bool:
+        """Whether it is the other one, or was made by a program of the other's or of one that stems from that."""
+        at: Origin | None = self
+        while at and at is not other:
+            at = at.former
+        return at is not None
 
     def stream(self, epoch: int, seed: str, command_line: bytes) -> Stream:
         """The stream with which that execution begins. ``epoch`` is in seconds since 1970."""
@@ -91,9 +115,10 @@ class Origin:
 def normalised(command_line: bytes) -> bytes:
     """A command line without the directories of absolute paths, which are the build's place and not its source.
 
-    Nor do gcc's temporary names count, for cc1 takes the seed of its symbols from a random device.
+    Nor do gcc's temporary names count, for cc1 takes the seed of its symbols from a random device, nor BitBake's
+    process id in the name of a task's script.
     """
-    return _PASSED_ON.sub(b"cc", _DIRECTORIES.sub(b"/", command_line))
+    return _TASK_SCRIPT.sub(rb"\1", _PASSED_ON.sub(b"cc", _DIRECTORIES.sub(b"/", command_line)))
 
 
 def getrandom(pid: int, _abi: Abi, arguments: Sequence[int], stream: Stream) -> int:
@@ -101,7 +126,7 @@ def getrandom(pid: int, _abi: Abi, arguments: Sequence[int], stream: Stream) -> 
     address, size, flags = arguments[0], arguments[1], arguments[2] & 0xFFFFFFFF
     if flags & ~(_NONBLOCK | _RANDOM | _INSECURE) or flags & (_RANDOM | _INSECURE) == _RANDOM | _INSECURE:
         return -errno.EINVAL
-    return _give(pid, [(address, min(size, _LONGEST))], stream)
+    return _give(pid, [(address, min(size, _LONGEST))], stream.take)
 
 
 def read_device(pid: int, abi: Abi, call: str, arguments: Sequence[int], stream: Stream) -> int:
@@ -110,7 +135,7 @@ def read_device(pid: int, abi: Abi, call: str, arguments: Sequence[int], stream:
     What would move the bytes inside the kernel is refused as for files that cannot: its users fall back to read(2).
     """
     if call in ("read", "pread64"):
-        return _give(pid, [(arguments[1], min(arguments[2], _LONGEST))], stream)
+        return _give(pid, [(arguments[1], min(arguments[2], _LONGEST))], stream.take_of_device)
     if call not in ("readv", "preadv", "preadv2"):
         return -errno.EINVAL
     count = arguments[2]
@@ -124,12 +149,12 @@ def read_device(pid: int, abi: Abi, call: str, arguments: Sequence[int], stream:
     for address, size in zip(words[::2], words[1::2], strict=True):
         pieces.append((address, min(size, room)))
         room -= pieces[-1][1]
-    return _give(pid, pieces, stream)
+    return _give(pid, pieces, stream.take_of_device)
 
 
-def _give(pid: int, pieces: Sequence[tuple[int, int]], stream: Stream) -> int:
+def _give(pid: int, pieces: Sequence[tuple[int, int]], take: Callable[[int], bytes]) -> int:
     """Write one read's bytes to addresses, of so many bytes each; how many could be written."""
-    data = stream.take(sum(size for _, size in pieces))
+    data = take(sum(size for _, size in pieces))
     done = 0
     for address, size in pieces:
         for start in range(0, size, _PIECE):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import operator
 import os
 import select
 import signal
@@ -13,17 +15,18 @@ from collections import deque
 from collections.abc import Callable
 
 from detbuild import policy, protocol
-from detbuild.audit import Audit, Gap, Read
-from detbuild.engine import apart, filter
+from detbuild.audit import Audit, Gap
+from detbuild.engine import apart, filter, refusals
 from detbuild.engine.base import Terms
 from detbuild.engine.bell import Bell, Doorbell
 from detbuild.engine.desk import Desk, Opener
 from detbuild.engine.line import PATIENCE, RETRY, Line
-from detbuild.errors import ProtocolError
+from detbuild.errors import EngineUnavailable, ProtocolError
 from detbuild.linux import descriptors, proc
 from detbuild.linux.notify import Listener, Notification
 
 NAME = "detbuild-superv"  # the supervisor's name, as ps shows it
+_PLACE = ctypes.create_string_buffer(8)  # where it stands in the opener's memory too, whose copy a supervisor is
 
 
 def session_filter(name: str) -> bytes:
@@ -35,8 +38,8 @@ def start(terms: Terms, bell: Callable[[], Doorbell] = Bell) -> socket.socket:
     """Start a supervisor beside the calling process; returns the client's end of the socket to it.
 
     It says "hello"(pid, started) with a pidfd of itself; wants "open"(pid, tid, session, token, socket) with a
-    connection to the daemon, says "ready"; wants "listener" with one, says "ready" and serves. To "close" it answers
-    "closed"(audit); "died"(reason) may come at any time. ``bell`` is called in the new process.
+    connection to the daemon, says "ready" or "error"; wants "listener" with one, says "ready" and serves. To "close"
+    it answers "closed"(audit); "died"(reason) may come at any time. ``bell`` is called in the new process.
     """
     return apart.start(NAME, lambda peer: _live(terms, bell, peer))
 
@@ -50,6 +53,12 @@ def _live(terms: Terms, bell: Callable[[], Doorbell], peer: socket.socket) -> No
     opener = Opener(int(opened["pid"]), int(opened["tid"]))
     root = os.pidfd_open(opener.pid)
     line = Line(socket.socket(fileno=daemon), opened, own)
+    try:
+        refusals.check_memory(opener.pid, ctypes.addressof(_PLACE), len(_PLACE))
+    except EngineUnavailable as refusal:
+        line.close()
+        protocol.send(peer, "error", refused=refusal.refused, cause=refusal.cause, remedy=refusal.remedy)
+        return
     protocol.send(peer, "ready")
     message, fd = protocol.receive_fd(peer)
     if message is None or fd is None:
@@ -116,7 +125,7 @@ class Supervisor:
         if fd == self._listener.fd:
             if event & select.POLLIN:
                 call = self._listener.receive()
-                if call:
+                if call and not self._desk.passes(call):
                     self._calls.append(call)
             else:
                 self._served, self._poll = False, None
@@ -162,8 +171,9 @@ class Supervisor:
             said = message.get("refused", message["kind"]) if message else f"it did not answer in {PATIENCE:g} seconds"
             audit.gaps[Gap("daemon away", f"what BPF counted is not in the record: {said}")] = 1
             return audit
-        for row in message["reads"]:
-            audit.count(Read(self._desk.name(row["program_key"]), row["source"], row["outcome"]), row["count"])
+        # In the order in which the programs were first executed: the first rows of a record are whole.
+        for row in sorted(message["reads"], key=operator.itemgetter("program_key", "source", "outcome")):
+            self._desk.readers.count(audit, row["program_key"], row["source"], row["outcome"], row["count"])
         for row in message["gaps"]:
             audit.gaps[Gap(row["kind"], row["detail"])] += row["count"]
         audit.survivors = list(message.get("survivors", ()))

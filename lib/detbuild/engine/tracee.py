@@ -33,9 +33,10 @@ class Process:
     """One process, shared by its threads.
 
     ``executable`` is its program's path; ``rule`` its row in the programs' table. ``extras`` is what it stops at
-    besides what everybody does, by so many ``filters``. It was ``clocked`` once it read the clock, and only forked
-    until it ``executed`` a program. A ``spared`` process sees the real world: the one that opened the session for its
-    children.
+    besides what everybody does, by so many ``filters``; where it is ``counted``, it also stops where it reads the
+    processor's counter, and ``gate`` is where it can make calls then. It was ``clocked`` once it read the clock, and
+    only forked until it ``executed`` a program. A ``spared`` process sees the real world: the one that opened the
+    session for its children.
     ``deadlines`` maps what its threads waited for to the real moment, in nanoseconds. ``runs`` has those of its
     children by command line, and ``run`` is where its own counts, since it was ``forked``. ``pid`` is 0 once it ended
     or executed another program; ``words``, ``lineage`` and ``reads`` are what the module lineage found out of its
@@ -43,8 +44,8 @@ class Process:
     """
 
     __slots__ = (
-        "clocked", "deadlines", "devices", "executable", "executed", "extras", "filters", "forked", "lineage",
-        "listings", "origin", "parent", "pid", "reads", "rule", "run", "runs", "spared", "words",
+        "clocked", "counted", "deadlines", "devices", "executable", "executed", "extras", "filters", "forked",
+        "gate", "lineage", "listings", "origin", "parent", "pid", "reads", "rule", "run", "runs", "spared", "words",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,8 @@ class Process:
         extras: frozenset[Extra] = frozenset(),
         filters: int = 0,
         devices: bool = False,
+        counted: bool = False,
+        gate: int = 0,
         spared: bool = False,
         executed: bool = False,
         pid: int = 0,
@@ -65,7 +68,8 @@ class Process:
     ) -> None:
         self.executable, self.rule, self.parent = executable, rule, parent
         self.extras, self.filters = extras, filters
-        self.devices, self.spared, self.executed = devices, spared, executed
+        self.devices, self.counted, self.spared, self.executed = devices, counted, spared, executed
+        self.gate = gate
         self.clocked = False
         self.deadlines: dict[Deadline, int] = {}
         self.forked = forked
@@ -102,17 +106,17 @@ class Thread:
     ``deadlines`` maps what it waited for to the real moment, in nanoseconds. With ``noted`` it was lent to another
     tracer, or comes of one that was: its calls wait for the listener, and no seccomp stop tells of them. ``stream``
     holds its random numbers; None where the policy does not fix them. With ``opens_really`` its next open(2) is the
-    kernel's.
+    kernel's; it ``has_counter`` where it was given the processor's back.
     """
 
-    __slots__ = ("clock", "deadlines", "noted", "opens_really", "pending", "process", "stream", "tid")
+    __slots__ = ("clock", "deadlines", "has_counter", "noted", "opens_really", "pending", "process", "stream", "tid")
 
     def __init__(
         self, tid: int, process: Process, clock: Clock, stream: Stream | None = None, noted: bool = False
     ) -> None:
         self.tid, self.process, self.clock, self.noted = tid, process, clock, noted
         self.stream = stream
-        self.opens_really = False
+        self.opens_really = self.has_counter = False
         self.pending: Pending | None = None
         self.deadlines: dict[Deadline, int] = {}
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from detbuild import policy, programs
-from detbuild.audit import BUILD_PATH, FIXED, LEAKED, Audit, Gap
+from detbuild.audit import BUILD_PATH, FIXED, LEAKED, PASSED, Audit, Gap
 from detbuild.engine import births, clockreads, filecalls, lineage, waits, world
 from detbuild.engine.base import Terms
 from detbuild.engine.births import Births
@@ -22,11 +22,12 @@ from detbuild.engine.extras import Extras
 from detbuild.engine.filter import DEVICE_KIND, FILE_KINDS, decode
 from detbuild.engine.handover import Handover
 from detbuild.engine.opens import Opens
+from detbuild.engine.pids import Pids
 from detbuild.engine.place import Place
 from detbuild.engine.stream import Origin, Stream
 from detbuild.engine.tracee import Finish, Pending, Prepare, Process, Thread, values
 from detbuild.linux import mounts, proc, ptrace, vdso
-from detbuild.linux.x86_64 import I386, NATIVE, Abi, is_32bit_code
+from detbuild.linux.x86_64 import I386, NATIVE, Abi, code_abi
 from detbuild.policy import Rule, Treatment
 from detbuild.program import Program
 
@@ -41,10 +42,10 @@ OPTIONS = (
 )
 
 _GROUP_STOPS = frozenset(map(int, (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)))
+_FAULT = int(signal.SIGSEGV)
 _TRAP = int(signal.SIGTRAP)  # a plain number is compared in half the time, and every stop does
 _CALL_STOP = _TRAP | ptrace.SYSCALL_STOP
 _SKIP = (1 << 64) - 1  # system call number -1: the kernel makes no call and keeps our result
-_CLONE_UNTRACED = 0x00800000
 _RESTART_BLOCK = -516 & 0xFFFFFFFF  # ERESTART_RESTARTBLOCK: the kernel goes on by restart_syscall(2)
 _RESTARTS = (NATIVE.numbers["restart_syscall"], I386.numbers["restart_syscall"])
 
@@ -60,7 +61,9 @@ class Tracer:
         self.threads: dict[int, Thread] = {}
         self.audit = Audit("tracer", terms.epoch, terms.policy)
         self.rules = policy.rules(self.terms.policy)
-        self._fixes_random = any(rule.kind == "random" and rule.treatment is Treatment.FIXED for rule in self.rules)
+        fixed = {rule.kind for rule in self.rules if rule.treatment is Treatment.FIXED}
+        self._fixes_random, self._keeps_origins = "random" in fixed, bool(fixed & {"random", "process"})
+        self._pids = Pids(terms)
         self._tells_places = bool(policy.Policy.parse(terms.policy).rules)
         self._place = Place("/")
         self._programs = programs.table(self.terms.rules)
@@ -72,14 +75,14 @@ class Tracer:
         self._births = Births(self)
         self.extras = Extras(self)
         self._devices = Devices(self)
-        self._opens = Opens(self, self._devices)
+        self.opens = Opens(self, self._devices)
         self._handover = Handover(self)
 
     def adopt(self, pid: int, opener: int) -> None:
         """Seize every thread of the process that opens the session; ``opener`` is the one that asks. Raises OSError."""
         self._root, self._opener = pid, opener
         mounts.begin()
-        self._opens.outer_filters = proc.number(pid, "Seccomp_filters")
+        self.opens.outer_filters = proc.number(pid, "Seccomp_filters")
         if self._tells_places:
             self._place = Place(os.readlink(f"/proc/{pid}/cwd"))
         root = Process(proc.program(pid), programs.DEFAULT, spared=self.terms.spare_root, pid=pid)
@@ -150,7 +153,7 @@ class Tracer:
     def _stopped(self, tid: int, sig: int, event: int) -> None:
         inject = 0
         if not event and sig not in (_TRAP, _CALL_STOP):
-            inject = sig
+            inject = 0 if sig == _FAULT and self.extras.counter.trapped(tid) else sig
         elif event in births.FORKS:
             # The maker need not wait for what is noted down about the child.
             maker, child = self.threads[tid], ptrace.geteventmsg(tid)
@@ -173,7 +176,7 @@ class Tracer:
             self._call_boundary(self.threads[tid])
         elif self.injecting(tid):
             self.extras.injected(tid, self.threads[tid].process)
-        else:
+        elif not self.extras.counter.arrived(tid):
             inject = sig
         self.resume(tid, inject)
 
@@ -207,6 +210,7 @@ class Tracer:
         process = Process(proc.program(tid), programs.DEFAULT, former.parent if former else None, pid=tid)
         if former:
             process.extras, process.filters, process.devices = former.extras, former.filters, former.devices
+            process.counted = former.counted
             process.forked, process.executed = former.forked, True
         process.rule = self._programs.decide(process.executable, functools.partial(lineage.words, process))
         return process
@@ -220,7 +224,7 @@ class Tracer:
         process = self._process(tid, former.process)
         clockreads.left(self, former.process)
         line = proc.raw_command_line(tid) if self._tells_places else b""
-        if self._fixes_random:
+        if self._keeps_origins:
             process.origin = former.process.origin.execution(line)
         thread = Thread(tid, process, self._clock(), self._stream(tid, process.origin), former.noted)
         self.threads[tid] = thread
@@ -228,12 +232,12 @@ class Tracer:
             self.count(thread, BUILD_PATH, LEAKED)
         self._births.adopt_orphans(tid)
         ptrace.getregs(tid, self._registers)
-        abi = I386 if is_32bit_code(self._registers.cs) else NATIVE
+        abi = code_abi(self._registers.cs)
         try:
             given = vdso.hide(tid, self._registers.rsp, abi)
             if given.random and thread.stream and process.rule.random == "fixed":
                 world.give_random(tid, given.random, thread.stream)
-            self.extras.executed(tid, process, given.base)
+            self.extras.executed(tid, process, given)
         except ProcessLookupError:
             raise
         except (OSError, ValueError) as error:
@@ -249,13 +253,15 @@ class Tracer:
             self._opener = 0
             clockreads.tell(self, thread, abi, rule, self._clock())
         elif rule.kind == "untraced":
-            self._trace_it(thread, abi)
+            self.prepare(thread, abi, rule, births.trace)
         elif rule.call == "ptrace":
             self._handover.called(thread, abi)
         elif rule.kind == "files":
-            self._opens.called(thread, abi, rule, program)
+            self.opens.called(thread, abi, rule, program)
         elif rule.kind == DEVICE_KIND:
             self._devices.called(thread, abi, rule, program)
+        elif rule.kind == "process" and rule.treatment is Treatment.FIXED:
+            self._own_number(thread, abi, rule)
         elif rule.treatment is Treatment.REPORTED:
             # A child has its parent's filters, though its rule may show it no file times.
             if rule.kind != "file times" or program.reads == "shown":
@@ -274,7 +280,9 @@ class Tracer:
         elif rule.kind == "layout":
             self.prepare(thread, abi, rule, world.keep_layout)
         elif rule.kind == "terminal":
-            self.prepare(thread, abi, rule, world.keep_size)
+            self.prepare(thread, abi, rule, functools.partial(world.keep_terminal, self._pids))
+        elif rule.kind == "told":
+            self.prepare(thread, abi, rule, self._pids.give_real)
         elif rule.kind == "clock":
             clockreads.called(self, thread, abi, rule, program)
         elif program.clock != "real":
@@ -286,6 +294,14 @@ class Tracer:
             ptrace.getregs(thread.tid, self._registers)
             source = world.source(thread, abi, rule, values(abi, self._registers))
         self.count(thread, source, world.reported(rule))
+
+    def _own_number(self, thread: Thread, abi: Abi, rule: Rule) -> None:
+        process = thread.process
+        tells = process.rule.pid == "fixed" and process.executed and not process.spared
+        told = self._pids.asked(process.pid, rule.call, process.origin, tells=tells)
+        if told:
+            self.answer(thread, abi, rule, lambda _given: told)
+        self.count(thread, rule.call, FIXED if told else PASSED)
 
     def _world_call(self, thread: Thread, abi: Abi, rule: Rule, program: Program) -> None:
         outcome = world.outcome(rule, program)
@@ -336,14 +352,6 @@ class Tracer:
             return
         if finish:
             self.wait_for(thread, registers, before, finish)
-
-    def _trace_it(self, thread: Thread, abi: Abi) -> None:
-        """CLONE_UNTRACED would take the child out of the session: the kernel gets the call without it."""
-        registers = self._registers
-        ptrace.getregs(thread.tid, registers)
-        before = ptrace.Registers.from_buffer_copy(registers)
-        setattr(registers, abi.arguments[0], getattr(registers, abi.arguments[0]) & ~_CLONE_UNTRACED)
-        self.wait_for(thread, registers, before, lambda _thread, _registers: None)
 
     def wait_for(self, thread: Thread, registers: ptrace.Registers, before: ptrace.Registers, finish: Finish) -> None:
         """Let a call go on, with whatever registers were changed for it, and come back at its end."""

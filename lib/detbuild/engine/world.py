@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 from detbuild.audit import FIXED, HEAP_KEY, LEAKED, PASSED
 from detbuild.engine import lineage, refusals
+from detbuild.engine.filter import TIOCSPGRP
 from detbuild.engine.identity import IDENTITIES
 from detbuild.engine.order import getdents
+from detbuild.engine.pids import Pids
 from detbuild.engine.stream import Stream, getrandom
 from detbuild.engine.tracee import Finish, Thread, values
 from detbuild.linux import descriptors, memory, personality
@@ -94,9 +96,12 @@ def begin_layout(name: str) -> None:
             raise refusals.layout_refused(error) from error
 
 
-def keep_size(_thread: Thread, abi: Abi, _call: str, registers: Registers) -> Finish:
-    """At the start of ioctl(2) with TIOCGWINSZ: at its end, where it succeeded, a terminal has the usual size."""
-    address = values(abi, registers)[2]
+def keep_terminal(pids: Pids, thread: Thread, abi: Abi, _call: str, registers: Registers) -> Finish | None:
+    """At the start of ioctl(2): a group is given by its real number; at the end, a terminal has the usual size."""
+    _, request, address, *_ = values(abi, registers)
+    if request & 0xFFFFFFFF == TIOCSPGRP:
+        pids.give_group(thread.tid, address)
+        return None
 
     def finish(thread: Thread, registers: Registers) -> None:
         if registers.rax == 0:

@@ -20,7 +20,12 @@ _LOOKUP, _UPDATE, _DELETE, _NEXT, _LOAD, _PIN, _GET, _INFO = 1, 2, 3, 4, 5, 6, 7
 _OPEN_TRACEPOINT, _BATCH, _LINK = 17, 24, 28
 _RECURSION_MISSES = 208  # its offset in struct bpf_prog_info, since 5.12
 _ROWS = 4096
-_LOG = 1 << 20
+_LOG = 1 << 16
+# BPF_LD | BPF_IMM | BPF_DW takes two instructions: opcode, registers, offset and half the constant each (linux/bpf.h).
+_WIDE = struct.Struct("=BBhIBBhI")
+_LOAD_CONSTANT, _VARIABLE = 0x18, 3  # BPF_PSEUDO_BTF_ID
+_REGISTERS = 10  # that can be written
+_STATISTICS = 4  # BPF_LOG_STATS, since 5.2: what was wrong, without each step that the verifier took
 _LARGEST_KEY = 4096  # bytes; no map of ours, or of another release, comes near
 
 Key = TypeVar("Key")
@@ -68,7 +73,7 @@ def load(name: str, kind: int, instructions: bytes, license_: bytes, *, attach: 
             len(instructions) // 8,
             ctypes.addressof(code),
             ctypes.addressof(licence),
-            1 if log else 0,
+            _STATISTICS if log else 0,
             len(log) if log else 0,
             ctypes.addressof(log) if log else 0,
             0,
@@ -92,6 +97,16 @@ def load(name: str, kind: int, instructions: bytes, license_: bytes, *, attach: 
         except OSError:
             said = " / ".join(log.value.decode(errors="replace").splitlines()[-4:])
             raise OSError(error.errno, f"the kernel refused the program {name}: {said}") from error
+
+
+def refer(instructions: bytes, constant: int, variable: int) -> bytes:
+    """The same program, where a 64-bit constant is the address of a kernel's variable, by its number in the BTF."""
+    low, high = constant & 0xFFFFFFFF, constant >> 32
+    for register in range(_REGISTERS):
+        loads = _WIDE.pack(_LOAD_CONSTANT, register, 0, low, 0, 0, 0, high)
+        refers = _WIDE.pack(_LOAD_CONSTANT, register | _VARIABLE << 4, 0, variable, 0, 0, 0, 0)
+        instructions = instructions.replace(loads, refers)
+    return instructions
 
 
 def open_tracepoint(program: int, name: str = "") -> int:

@@ -16,9 +16,9 @@ _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _MEMBER = struct.Struct("<III")
-_ARRAY, _STRUCT, _UNION, _FUNC = 3, 4, 5, 12
+_ARRAY, _STRUCT, _UNION, _FUNC, _VAR = 3, 4, 5, 12, 14
 # Bytes behind each kind's common part: fixed ones, and those per element.
-_EXTRA = {1: 4, _ARRAY: 12, 14: 4, 17: 4}
+_EXTRA = {1: 4, _ARRAY: 12, _VAR: 4, 17: 4}
 _ELEMENT = {_STRUCT: 12, _UNION: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 
 
@@ -40,28 +40,35 @@ class Btf:
         return cls(VMLINUX.read_bytes())
 
     @cached_property
-    def _index(self) -> tuple[list[int], dict[str, int], dict[int, int]]:
-        """Each type's offset by its number, structs by name, and functions' numbers by their name's offset."""
+    def _index(self) -> tuple[list[int], dict[str, int], dict[tuple[int, int], int]]:
+        """Each type's offset by its number, structs by name, and numbers by kind and their name's offset."""
         offsets, at = [0], 0
         structs: dict[str, int] = {}
-        functions: dict[int, int] = {}
+        numbers: dict[tuple[int, int], int] = {}
         unpack, size = _TYPE.unpack_from, _TYPE.size
         while at < len(self._types):
             name, info, _ = unpack(self._types, at)
             kind = info >> 24 & 0x1F
             if kind in (_STRUCT, _UNION) and name:
                 structs.setdefault(self._string(name), at)
-            elif kind == _FUNC:
-                functions[name] = len(offsets)
+            elif kind in (_FUNC, _VAR):
+                numbers[kind, name] = len(offsets)
             offsets.append(at)
             at += size + _EXTRA.get(kind, 0) + _ELEMENT.get(kind, 0) * (info & 0xFFFF)
-        return offsets, structs, functions
+        return offsets, structs, numbers
 
     def function(self, name: str) -> int:
         """The type id of a function, 0 where the kernel describes none of that name."""
+        return self._number(_FUNC, name)
+
+    def variable(self, name: str) -> int:
+        """The type id of a variable, 0 where the kernel describes none of that name: most are those of each CPU."""
+        return self._number(_VAR, name)
+
+    def _number(self, kind: int, name: str) -> int:
         wanted, at = b"\0" + name.encode() + b"\0", -1
         while (at := self._strings.find(wanted, at + 1)) >= 0:
-            if number := self._index[2].get(at + 1):
+            if number := self._index[2].get((kind, at + 1)):
                 return number
         return 0
 

@@ -12,6 +12,7 @@ from detbuild.linux import personality
 
 # Of glibc alone: musl's is its whole C library as well, by which programs open their own files.
 _NAME = re.compile(r"/ld(?:-linux-x86-64|-2\.\d+)\.so(?:\.2)?$")
+_ANY = re.compile(r"/ld(?:-[^/]*|64)?\.so(?:\.\d+)?$")
 _HALF = 32
 
 
@@ -21,6 +22,11 @@ class Linker(NamedTuple):
     base: int
     start: int
     end: int
+
+
+def is_named(program: str) -> bool:
+    """Whether a program is some library's dynamic linker itself, as ldd(1) executes it."""
+    return bool(_ANY.search(program))
 
 
 def find() -> Linker | None:

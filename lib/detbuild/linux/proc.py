@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 
 def read(pid: int | str, name: str) -> bytes:
@@ -85,13 +86,23 @@ def threads(pid: int) -> list[int]:
     return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
 
 
-def mappings(pid: int) -> Iterator[tuple[int, int, str]]:
-    """Start, end and name of each mapping of a process's memory. Raises OSError."""
+class Mapping(NamedTuple):
+    """A part of a process's memory; ``name`` is its file's path, where it has one."""
+
+    start: int
+    end: int
+    executable: bool
+    name: str
+
+
+def mappings(pid: int) -> Iterator[Mapping]:
+    """A process's memory, in the order of addresses. Raises OSError."""
     with open(f"/proc/{pid}/maps", "rb") as maps:
         for line in maps:
             fields = line.split(None, 5)
             start, _, end = fields[0].partition(b"-")
-            yield int(start, 16), int(end, 16), os.fsdecode(fields[5].strip()) if len(fields) > 5 else ""
+            name = os.fsdecode(fields[5].strip()) if len(fields) > 5 else ""
+            yield Mapping(int(start, 16), int(end, 16), b"x" in fields[1], name)
 
 
 def translate(caller: int, number: int, candidates: Iterable[int]) -> int:

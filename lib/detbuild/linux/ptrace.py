@@ -14,6 +14,7 @@ _NR_PTRACE = NATIVE.numbers["ptrace"]
 PTRACE_TRACEME = 0
 PTRACE_PEEKDATA = 2
 PTRACE_POKEDATA = 5
+PTRACE_POKEUSER = 6
 PTRACE_CONT = 7
 PTRACE_SINGLESTEP = 9
 PTRACE_GETREGS = 12
@@ -25,12 +26,15 @@ PTRACE_SYSEMU = 31
 PTRACE_SYSEMU_SINGLESTEP = 32
 PTRACE_SINGLEBLOCK = 33
 PTRACE_GETEVENTMSG = 0x4201
+PTRACE_GETSIGINFO = 0x4202
 PTRACE_SEIZE = 0x4206
 PTRACE_INTERRUPT = 0x4207
 PTRACE_LISTEN = 0x4208
 PTRACE_GETSIGMASK = 0x420A
 PTRACE_SETSIGMASK = 0x420B
 PTRACE_GET_SYSCALL_INFO = 0x420E
+
+_DEBUG_REGISTERS = 848  # bytes before u_debugreg in struct user of x86-64
 
 PTRACE_O_TRACESYSGOOD = 1 << 0
 PTRACE_O_TRACEFORK = 1 << 1
@@ -164,6 +168,26 @@ def detach(tid: int, signal: int = 0) -> None:
     """Let a stopped tracee go, for any other tracer, and give it a signal if it is not 0."""
     if libc.ptrace(PTRACE_DETACH, tid, None, signal) < 0:
         raise oserror("ptrace(PTRACE_DETACH)")
+
+
+def break_at(tid: int, address: int) -> None:
+    """Have the processor stop a thread with SIGTRAP before it executes what stands there; 0: nowhere.
+
+    Children do not have the breakpoint, nor other threads, and an execution ends it.
+    """
+    # u_debugreg of struct user (sys/user.h); in the seventh one bit 0 switches the first one on (Intel SDM 3, 17.2).
+    first, control = _DEBUG_REGISTERS, _DEBUG_REGISTERS + 7 * 8
+    for register, value in ((first, address), (control, 1)) if address else ((control, 0),):
+        if libc.ptrace(PTRACE_POKEUSER, tid, register, value) < 0:
+            raise oserror("ptrace(PTRACE_POKEUSER)")
+
+
+def signal_code(tid: int) -> int:
+    """Why a thread gets the signal at which it stops: its si_code (sigaction(2))."""
+    info = ctypes.create_string_buffer(128)
+    if libc.ptrace(PTRACE_GETSIGINFO, tid, None, ctypes.addressof(info)) < 0:
+        raise oserror("ptrace(PTRACE_GETSIGINFO)")
+    return int(struct.unpack_from("=3i", info.raw)[2])
 
 
 ALL_SIGNALS = b"\xff" * 8

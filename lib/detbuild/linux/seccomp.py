@@ -24,6 +24,7 @@ RET_ALLOW = 0x7FFF0000
 # Offsets in struct seccomp_data; the address behind the call's instruction has two halves, the lower one first.
 NR, ARCH, POINTER = 0, 4, 8
 
+_FARTHEST = 255
 _LOAD, _AND, _GOTO, _EQUAL, _FROM, _SET, _RETURN = 0x20, 0x54, 0x05, 0x15, 0x35, 0x45, 0x06
 
 
@@ -78,16 +79,34 @@ class Assembler:
         self._labels[name] = len(self._code)
 
     def assemble(self) -> bytes:
-        """struct sock_filter[]. Raises ValueError for a jump backwards or over more than 255 instructions."""
+        """struct sock_filter[]. Raises ValueError for a jump backwards."""
+        self._stretch()
         out = b""
         for here, (code, if_true, if_false, value) in enumerate(self._code):
             distances = [self._labels[label] - here - 1 if label else 0 for label in (if_true, if_false)]
             if code == _GOTO:
                 distances, value = [0, 0], distances[0]  # noqa: PLW2901  a far jump keeps its distance there
-            if not all(0 <= distance <= 255 for distance in distances):
-                raise ValueError(f"jump to {if_true or if_false} is out of a filter's range")
+            if min(*distances, value) < 0:
+                raise ValueError(f"jump to {if_true or if_false}, which stands before it")
             out += struct.pack("=HBBI", code, *distances, value)
         return out
+
+    def _stretch(self) -> None:
+        """A jump on a condition goes no further than 255 instructions: one that must skips a jump of any distance.
+
+        From the end, so that what is put in lies behind whatever is looked at still.
+        """
+        for at in range(len(self._code) - 1, -1, -1):
+            code, if_true, if_false, value = self._code[at]
+            far = if_true or if_false
+            if code == _GOTO or not far or self._labels[far] - at - 1 <= _FARTHEST:
+                continue
+            behind = f"behind {at}"
+            self._code[at : at + 1] = [
+                (code, "" if if_true else behind, behind if if_true else "", value),
+                (_GOTO, far, "", 0),
+            ]
+            self._labels = {label: place + (place > at) for label, place in self._labels.items()} | {behind: at + 2}
 
 
 def install(program: bytes) -> None:

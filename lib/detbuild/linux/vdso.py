@@ -11,6 +11,7 @@ from detbuild.linux import memory, x86_64
 
 AT_IGNORE = 1
 AT_BASE = 7
+AT_ENTRY = 9
 AT_RANDOM = 25
 AT_SYSINFO_EHDR = 33
 
@@ -30,11 +31,13 @@ _ENTRIES = {
 class Given(NamedTuple):
     """What else the kernel tells a new program in its auxiliary vector; 0 for what it does not.
 
-    ``random`` is the address of 16 random bytes (AT_RANDOM), ``base`` that of the dynamic linker (AT_BASE).
+    ``random`` is the address of 16 random bytes (AT_RANDOM), ``base`` that of the dynamic linker (AT_BASE), ``entry``
+    that of the program's own first instruction (AT_ENTRY).
     """
 
     random: int
     base: int
+    entry: int
 
 
 def hide(pid: int, stack: int, abi: x86_64.Abi) -> Given:
@@ -50,7 +53,7 @@ def hide(pid: int, stack: int, abi: x86_64.Abi) -> Given:
             raise ValueError("no stack")
         if abi.word == 8 and (start := _vector(data)) and (random := _value(data, start, AT_RANDOM)):
             memory.write(pid, stack + start, _IGNORED)
-            return Given(random, _value(data, start, AT_BASE))
+            return Given(random, _value(data, start, AT_BASE), _value(data, start, AT_ENTRY))
         words = memoryview(data[: len(data) // abi.word * abi.word]).cast("Q" if abi.word == 8 else "I").tolist()
         try:
             envp_end = words.index(0, words[0] + 2)
@@ -66,7 +69,7 @@ def hide(pid: int, stack: int, abi: x86_64.Abi) -> Given:
         entry = stack + abi.word * (envp_end + 1 + 2 * keys.index(AT_SYSINFO_EHDR))
         memory.write(pid, entry, struct.pack("=" + abi.long.upper(), AT_IGNORE))
     found = dict(zip(keys[:last], words[envp_end + 2 :: 2], strict=False))
-    return Given(found.get(AT_RANDOM, 0), found.get(AT_BASE, 0))
+    return Given(found.get(AT_RANDOM, 0), found.get(AT_BASE, 0), found.get(AT_ENTRY, 0))
 
 
 def _vector(data: bytes) -> int:

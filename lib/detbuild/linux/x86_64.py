@@ -54,6 +54,6 @@ def system_call(number: int) -> bytes:
     return b"\xb8" + struct.pack("<I", number) + b"\x0f\x05\xc3"
 
 
-def is_32bit_code(cs: int) -> bool:
-    """Whether the code segment selector is __USER32_CS (arch/x86/include/asm/segment.h)."""
-    return cs == 0x23
+def code_abi(cs: int) -> Abi:
+    """The ABI of code whose segment has a selector: __USER32_CS is 32-bit code (arch/x86/include/asm/segment.h)."""
+    return I386 if cs == 0x23 else NATIVE

@@ -27,6 +27,8 @@ _FIELD = re.compile(r"\b(?:signature|sigpgp|siggpg|rsaheader|dsaheader)\b|^sig\w
 def judge(change: Change, facts: Facts) -> str | None:
     if change.aspect == "signature":
         return f"a signature: {change.line_a or 'its bytes'}"
+    if change.aspect == "header" and change.key.strip() == "signature size":
+        return "the size of a signature"
     if change.aspect in ("text", "bytes", "lines", "number") and any(
         _NAMED.search(step) for step in facts.steps(change)
     ):

@@ -54,7 +54,8 @@ class Reader:
 
     def header(self) -> dict[str, str]:
         checksum = pe.checksum(self._head)[1]
-        return {"checksum": checksum} if checksum else {}
+        size = pe.signature(self._head)[1]
+        return {"checksum": checksum, "signature size": str(size)} if checksum else {}
 
     def members(self) -> Iterator[tuple[Member, Iterator[bytes]]]:
         for name, start, size in self._parts():
@@ -64,10 +65,13 @@ class Reader:
                 yield Member(name, size=size), slice_of(self._path, start, size)
 
     def _setup(self, size: int) -> bytes:
-        """Without the checksum, which the header tells; at most 256 sectors."""
-        data = b"".join(slice_of(self._path, 0, size))
-        offset = pe.checksum(self._head)[0]
-        return data[:offset] + bytes(4) + data[offset + 4 :] if offset else data
+        """Without what a signer writes there and the header tells; at most 256 sectors."""
+        data = bytearray().join(slice_of(self._path, 0, size))
+        checksum, entry = pe.checksum(self._head)[0], pe.signature_entry(self._head)
+        if checksum:
+            data[checksum : checksum + 4] = bytes(4)
+            data[entry : entry + 8] = bytes(8)
+        return bytes(data)
 
     def _parts(self) -> list[Part]:
         size = size_of(self._path)

@@ -30,12 +30,18 @@ def _start(head: bytes) -> int:
 
 def signature(head: bytes) -> tuple[int, int]:
     """Offset and size of the table of certificates, which stands behind all sections; zeroes where there is none."""
+    entry = signature_entry(head)
+    offset, size = struct.unpack_from("<II", head, entry) if entry else (0, 0)
+    return (offset, size) if offset and size else (0, 0)
+
+
+def signature_entry(head: bytes) -> int:
+    """Offset of the eight bytes that say where the table of certificates is, and its size; 0 for no PE."""
     start = _start(head)
     if not start:
-        return 0, 0
+        return 0
     plus = int.from_bytes(head[start + 24 : start + 26], "little") == _PLUS
-    offset, size = struct.unpack_from("<II", head, start + 24 + (112 if plus else 96) + 4 * 8)
-    return (offset, size) if offset and size else (0, 0)
+    return start + 24 + (112 if plus else 96) + 4 * 8
 
 
 def checksum(head: bytes) -> tuple[int, str]:
