@@ -142,6 +142,10 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 @contextlib.contextmanager
 def handle(pid: int) -> Iterator[int]:
     """A pidfd."""

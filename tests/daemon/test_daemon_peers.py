@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import LIBRARY, NOBODY, Daemon, as_user, ask, child, handle, needs_root, open_session
+from daemons import LIBRARY, NOBODY, Daemon, as_user, ask, child, command, handle, needs_root, open_session
 
 from conftest import wait_for
 from detbuild.engine import detbuildd
@@ -53,7 +53,7 @@ def user_process(uid: int) -> int:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(uid, uid, uid)
         os.execvp("sleep", ["sleep", "1000"])
-    assert wait_for(lambda: os.stat(f"/proc/{pid}").st_uid == uid)
+    assert wait_for(lambda: os.stat(f"/proc/{pid}").st_uid == uid and command(pid) == "sleep")
     return pid
 
 
@@ -83,7 +83,8 @@ def test_an_ordinary_user_puts_itself_into_a_session(daemon: Daemon) -> None:
 
 def test_a_descendant_far_below_is_one(daemon: Daemon) -> None:
     with child("sh", "-c", "sh -c 'sh -c \"sleep 1000; :\"; :'; :") as top, child() as supervisor:
-        assert wait_for(lambda: len(chain(top.pid)) == 4)
+        # Not before the last of them has executed its program.
+        assert wait_for(lambda: list(map(command, chain(top.pid))) == ["sh", "sh", "sh", "sleep"])
         assert opened(daemon, chain(top.pid)[-1], supervisor.pid) == "ready"
         for pid in chain(top.pid)[1:]:
             os.kill(pid, 9)

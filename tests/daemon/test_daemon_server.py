@@ -18,7 +18,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from daemons import EPOCH, LIBRARY, Daemon, ask, child, children, framed, gone, handle, needs_root, open_session, settle
+from daemons import (
+    EPOCH,
+    LIBRARY,
+    Daemon,
+    ask,
+    child,
+    children,
+    command,
+    framed,
+    gone,
+    handle,
+    needs_root,
+    open_session,
+    settle,
+)
 from fake import BROKEN_EPOCH, EXECUTES_EPOCH, KILLED_EPOCH, LARGE_EPOCH, REFUSED_EPOCH
 
 from conftest import wait_for
@@ -343,10 +357,6 @@ def test_who_takes_no_answers_is_asked_to_before_it_gets_more() -> None:
             server._counters(asks, {}, [])
         deaf.peer = Peer(USER + 1, USER, None)
         assert server._counters(asks, {}, [])["kind"] == "counters"
-
-
-def command(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def test_a_hundred_survivors_are_named_and_the_others_counted(daemon: Daemon) -> None:

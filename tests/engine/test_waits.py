@@ -13,7 +13,6 @@ pytestmark = pytest.mark.parametrize("engine", ENGINES)
 
 WAIT = 300  # milliseconds
 TOLERANCE = 150
-TRIES = 5
 CASES = re.findall(r"CASE\((\w+)\)[,}]", (SOURCES / "waits.c").read_text())
 
 Rows = dict[str, list[str]]
@@ -27,19 +26,29 @@ def _rows(engine: str, program: Path) -> tuple[Rows, list[str]]:
     return {name: rest for name, *rest in map(str.split, result.lines)}, gaps(result)
 
 
+def _row(engine: str, program: Path, case: str) -> list[str]:
+    return run(engine, program, str(WAIT), case).out.split()[1:]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES)
 def test_a_wait_lasts_as_long_as_outside(engine: str, case: str, kind: str) -> None:
     program = build("waits", kind)
     (inside, found), (outside, _) = _rows(engine, program), _rows("", program)
-    result, elapsed, late = inside[case]
-    for _ in range(TRIES):
-        if abs(int(elapsed) - int(outside[case][1])) <= TOLERANCE:
-            break
-        # All cases wait at once; on a busy machine one of them may not get its turn in time.
-        result, elapsed, late = run(engine, program, str(WAIT), case).out.split()[1:]
-    assert result == outside[case][0]
-    assert abs(int(elapsed) - int(outside[case][1])) <= TOLERANCE
+
+    def differ(rows: tuple[list[str], list[str]]) -> int:
+        return abs(int(rows[0][1]) - int(rows[1][1]))
+
+    def again() -> tuple[list[str], list[str]]:
+        """All cases wait at once; on a busy machine one of them, inside or outside, may not get its turn in time."""
+        return _row(engine, program, case), _row("", program, case)
+
+    rows = inside[case], outside[case]
+    if differ(rows) > TOLERANCE:
+        rows = timely(again, lambda rows: differ(rows) <= TOLERANCE)
+    (result, _, late), (real, _, _) = rows
+    assert result == real
+    assert differ(rows) <= TOLERANCE
     assert late == "-" or int(late) <= 0
     assert not found
 
