@@ -11,11 +11,12 @@ import socket
 import sys
 from collections.abc import Collection
 
-from detbuild import protocol
+from detbuild import protocol, surroundings
 from detbuild.engine import select
 from detbuild.engine.base import Terms
 from detbuild.errors import DetbuildError
 from detbuild.linux import execute
+from detbuild.policy import Policy
 
 # What Python changes for itself at its start.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -33,6 +34,8 @@ def become(
 ) -> None:
     """Open a session and execute ``command`` in it, with this process's own environment and descriptors.
 
+    The environment and the umask are ``surroundings``' own where the policy has the rule identity.
+
     ``peer`` hears of the session ("session", with the connection's descriptor) and then sees the end of the
     stream as the command starts; or hears why not ("error", or "exec" with an errno). Returns only then.
     ``shell`` is as for ``execute``; of the signals that Python ignores, ``ignored`` stay so for the command.
@@ -43,7 +46,11 @@ def become(
         protocol.send(peer, "session", fds=fds, pid=connection.pid, started=connection.started)
         for number in PYTHON_IGNORES:
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
-        execute.execute(executable, command, execute.own_environment(), shell)
+        environment = execute.own_environment()
+        if Policy.parse(terms.policy).fixes("identity"):
+            os.umask(surroundings.UMASK)
+            environment = surroundings.fixed(environment)
+        execute.execute(executable, command, environment, shell)
     except DetbuildError as error:
         protocol.send(peer, "error", refused=error.refused, cause=error.cause, remedy=error.remedy)
     except OSError as error:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 # Enters the task signatures: raise it with every change of a rule that can change a build's output.
-VERSION = 7
+VERSION = 8
 
 RULES = tuple(strict.RULES)
 BASES = {
@@ -101,6 +101,10 @@ class Policy(NamedTuple):
                 )
             (held.add if sign == "+" else held.discard)(rule)
         return cls(frozenset(held), name == "observe")
+
+    def fixes(self, rule: str) -> bool:
+        """Whether one of RULES is held, not only observed."""
+        return rule in self.rules and not self.observes
 
     def __str__(self) -> str:
         """The shortest spelling, of which each policy has one."""

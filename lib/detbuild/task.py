@@ -21,7 +21,7 @@ import bb.event
 import bb.parse
 import bb.utils
 
-from detbuild import audits, policy, recipe, rulefile, session
+from detbuild import audits, policy, recipe, rulefile, session, surroundings
 from detbuild.audit import Audit
 from detbuild.errors import DetbuildError, EngineDied, SessionError
 from detbuild.marks import Mark, Marks
@@ -219,7 +219,18 @@ def _open(e: Any, marks: Marks) -> None:
     else:
         _attached.append(attached)
         marks.open(_mark(d, task, engine=attached.engine, engine_pid=attached.engine_pid))
+        if policy.Policy.parse(d.getVar("DETBUILD_POLICY")).fixes("identity"):
+            _rename_user(d)
         bb.note(f"detbuild: session at epoch {_epoch(d)}, engine {attached.engine}")
+
+
+def _rename_user(d: Any) -> None:
+    """BitBake's tasks have its caller's names; the other surroundings are the same for all of them."""
+    for name in surroundings.USER_NAMES:
+        if d.getVar(name) and d.getVarFlag(name, "export"):
+            d.setVar(name, surroundings.user())
+        if name in os.environ:
+            os.environ[name] = surroundings.user()
 
 
 @contextlib.contextmanager

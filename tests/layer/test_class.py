@@ -17,7 +17,7 @@ import pytest
 from embedded import Build, Refused, Result
 
 import detbuild
-from detbuild import audits, epoch, policy, session
+from detbuild import audits, epoch, policy, session, surroundings
 from detbuild.audit import LEAKED, Audit, Gap
 from detbuild.errors import EngineDied
 from detbuild.exposure import Exposure
@@ -450,6 +450,13 @@ def test_a_task_under_strict_sees_one_host_and_streams_of_its_recipe(layer: Laye
     (host, name), (_, other) = ((layer.logs(recipe) / "seen").read_text().split() for recipe in "xy")
     assert host == "localhost"
     assert name != other
+
+
+def test_a_task_under_strict_has_the_name_of_no_user_of_bitbake(layer: Layer) -> None:
+    layer.recipe("x", 'export USER = "ada"\ndo_compile() {\n    echo $USER > ${T}/seen\n}\n')
+    for rules, name in (("strict", surroundings.user()), ("strict -identity", "ada")):
+        assert layer.run("x", conf=f'DETBUILD_POLICY = "{rules}"').exit_code == 0
+        assert (layer.logs("x") / "seen").read_text() == f"{name}\n"
 
 
 def test_rules_of_the_users_own_change_the_tasks_with_a_session_alone(layer: Layer) -> None:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from detbuild import policy, programs, rulefile
+from detbuild import policy, programs, rulefile, surroundings
 from detbuild.policy import FileRule, Policy, Rule
 from detbuild.program import Program
 
@@ -34,6 +34,9 @@ without one of them, `time +layout +order` is time with two; `observe` fixes not
 FILES = """\
 What policy `strict` does where a program opens one of these to read it. The first row that matches decides; `*` is
 anything, PID a number. Policy `time` passes them all, `observe` reports what strict fixes."""
+SURROUNDINGS = """\
+What a session's command is given before it asks for anything; fixed under the rule `identity`, real without it.
+`detbuild run` and `Session` set it; for its tasks BitBake sets all but the user's names."""
 PROGRAMS = """\
 The first row that matches decides. Clock: the session's fixed one, or the real one. Reads: file times later than the
 epoch are shown as the epoch, or true. Writes: explicit times inside the shown window become the real now, or are
@@ -76,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.markdown:
         print(markdown(str(Policy.parse(args.policy)), rules, [*table.rows, table.default]), end="")
     else:
-        _show(str(Policy.parse(args.policy)), [*sheets(rules, [*table.rows, table.default]), _files(files)])
+        given = [_surroundings()] if Policy.parse(args.policy).fixes("identity") else []
+        _show(str(Policy.parse(args.policy)), [*sheets(rules, [*table.rows, table.default]), _files(files), *given])
     return 0
 
 
@@ -192,6 +196,11 @@ def _files(files: Iterable[FileRule]) -> Sheet:
     return Sheet("Outside files", ("Rule", "Treatment", "Files", "Reason", "Limit"), rows)
 
 
+def _surroundings() -> Sheet:
+    rows = [(row.what, row.treatment.value, row.reason) for row in surroundings.TABLE]
+    return Sheet("Surroundings", ("What", "Treatment", "Reason"), rows)
+
+
 def markdown(name: str, rules: Iterable[Rule], rows: Iterable[Program]) -> str:
     """The page docs/rules.md."""
     calls, limits, programs_sheet = sheets(rules, rows)
@@ -201,6 +210,7 @@ def markdown(name: str, rules: Iterable[Rule], rows: Iterable[Program]) -> str:
         _markdown(limits, code=(0,)),
         _markdown(_additions(), code=(0, 2), text=ADDITIONS),
         _markdown(_files(policy.files("strict")), code=(0, 2), text=FILES),
+        _markdown(_surroundings(), code=(), text=SURROUNDINGS),
         _markdown(programs_sheet, code=(0, 1, 2), text=PROGRAMS),
     ]
     return "\n".join(parts)

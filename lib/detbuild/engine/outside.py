@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from detbuild import surroundings
 from detbuild.engine.identity import CPUS, DOMAIN, NODE, PROCESSES, RELEASE, UPTIME, VERSION
 from detbuild.engine.namespace import Directory
 from detbuild.engine.stream import Stream
@@ -19,7 +20,7 @@ from detbuild.linux import proc
 from detbuild.outside import DEVICES
 from detbuild.policy import FileRule
 
-USER = b"builder"
+USER = surroundings.USER.encode()
 MACHINE_ID = "8f2d1c6b7e0a4d539c41d7a6b05e3f92"  # a random number, once
 
 _LISTS = re.compile(r"\*|PID")

@@ -88,8 +88,7 @@ def begin_layout(name: str) -> None:
 
     Raises EngineUnavailable.
     """
-    held = Policy.parse(name)
-    if "layout" in held.rules and not held.observes:
+    if Policy.parse(name).fixes("layout"):
         try:
             personality.keep_layout()
         except OSError as error:
