@@ -16,6 +16,7 @@ from detbuild.linux.notify import Notification
 from detbuild.linux.x86_64 import NATIVE
 
 AT_FDCWD = (1 << 64) - 100
+OPENER = Opener(os.getpid(), threading.get_native_id())
 
 
 class Answers:
@@ -43,8 +44,7 @@ class Rings:
 @pytest.fixture
 def desk() -> tuple[Desk, Answers, Rings]:
     answers, rings = Answers(), Rings()
-    opener = Opener(os.getpid(), threading.get_native_id())
-    made = Desk(Terms(1_300_000_000, "strict"), answers, rings, opener)  # type: ignore[arg-type]
+    made = Desk(Terms(1_300_000_000, "strict"), answers, rings, OPENER)  # type: ignore[arg-type]
     rings.rung.clear()
     return made, answers, rings
 
@@ -78,3 +78,34 @@ def test_an_open_of_an_outside_file_waits_for_its_answer(desk: tuple[Desk, Answe
 def test_no_other_call_goes_on_unasked(desk: tuple[Desk, Answers, Rings]) -> None:
     assert not desk[0].passes(call("getrandom", 0, 0, 0))
     assert desk[1].went_on == []
+
+
+def executes(desk: Desk, *command: bytes) -> None:
+    """A notified execve(2) of this process's own."""
+    words = [ctypes.create_string_buffer(word) for word in command]
+    pointers = (ctypes.c_void_p * (len(words) + 1))(*map(ctypes.addressof, words), None)
+    desk.serve(call("execve", ctypes.addressof(words[0]), ctypes.addressof(pointers), 0))
+
+
+def leaks(desk: Desk) -> list[str]:
+    return sorted(read.source for read, count in desk.audit.leaks.items() for _ in range(count))
+
+
+def test_the_first_word_of_random_bits_of_a_program_is_mallocs_key() -> None:
+    desk = Desk(Terms(1_300_000_000, "observe"), Answers(), Rings(), OPENER)  # type: ignore[arg-type]
+    for _ in range(2):
+        executes(desk, b"/bin/true")
+        desk.serve(call("getrandom", 0, 8, 1))
+        desk.serve(call("getrandom", 0, 8, 1))
+    executes(desk, b"/bin/true")
+    desk.serve(call("getrandom", 0, 16, 0))
+    desk.serve(call("getrandom", 0, 8, 1))
+    assert leaks(desk) == ["getrandom"] * 4 + ["heap key"] * 2
+
+
+@pytest.mark.parametrize(("policy", "told"), [("observe", 1), ("strict", 1), ("time", 0)])
+def test_a_build_path_in_a_command_line_is_a_leak_under_every_policy_but_time(policy: str, told: int) -> None:
+    desk = Desk(Terms(1_300_000_000, policy), Answers(), Rings(), OPENER)  # type: ignore[arg-type]
+    executes(desk, b"/bin/sed", b"s|x|" + os.fsencode(os.getcwd()) + b"/y|")
+    executes(desk, b"/bin/sed", b"s|x|/y|")
+    assert leaks(desk) == ["build path"] * told

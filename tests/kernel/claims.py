@@ -28,6 +28,7 @@ _GAPS: tuple[Claim, ...] = (
 _RECORD: tuple[Claim, ...] = (
     record.a_record_names_arguments_and_parents_as_the_tracers_does,
     record.a_forked_child_whose_parent_has_ended_keeps_its_name_on_record,
+    record.a_build_path_and_the_key_of_malloc_are_on_record_as_under_the_tracer,
 )
 _CONTAINERS: tuple[Claim, ...] = (
     within.a_docker_container_has_sessions_by_the_daemons_socket,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from detbuild import policy, programs
-from detbuild.audit import FIXED, LEAKED, PASSED, Audit, Gap
+from detbuild.audit import BUILD_PATH, FIXED, LEAKED, PASSED, Audit, Gap
 from detbuild.bpf.layout import Flag, Op
 from detbuild.engine import bell as bells
 from detbuild.engine import filetimes, origins, refusals, waits, world
@@ -25,6 +25,7 @@ from detbuild.engine.hold import Change, Holds
 from detbuild.engine.origins import Origins
 from detbuild.engine.outside import holds_device
 from detbuild.engine.pids import Pids
+from detbuild.engine.place import Place
 from detbuild.engine.readers import Readers
 from detbuild.engine.stream import Stream
 from detbuild.engine.tracee import Finish, Thread, values
@@ -69,6 +70,10 @@ class Desk:
         keeps = fixed & {"random", "process"}
         self._origins = Origins(terms, bell, fixes_random="random" in fixed) if keeps else None
         self._pids = Pids(terms)
+        tells_places = policy.Policy.parse(terms.policy).rules
+        self._place = Place(os.readlink(f"/proc/{opener.pid}/cwd") if tells_places else "/")
+        self._fresh: set[int] = set()  # processes whose program has read no random number yet, where these are reported
+        self._reports_random = any(rule.kind == "random" and rule.treatment is Treatment.REPORTED for rule in rules)
         if self._origins:
             self._origins.begin(opener.pid)
         mounts.begin()
@@ -86,7 +91,7 @@ class Desk:
             elif rule.kind == "files":
                 self._open(call, rule)
             elif rule.treatment is Treatment.REPORTED:
-                self._report(call, rule)
+                self._report(call, rule, abi)
             elif rule.kind == "process":
                 self._own_number(call, rule)
             elif rule.kind == DEVICE_KIND:
@@ -130,11 +135,20 @@ class Desk:
     def _count(self, program_key: int, call: str, outcome: str) -> None:
         self.readers.count(self.audit, program_key, call, outcome)
 
-    def _report(self, call: Notification, rule: Rule) -> None:
+    def _report(self, call: Notification, rule: Rule, abi: Abi) -> None:
         known = self._bell.ring(Op.INFO, call.tid)
         if rule.kind != "file times" or not known.flags & Flag.TIMES_TRUE:
-            self._count(known.program_key, rule.call, world.reported(rule))
+            first = rule.kind == "random" and self._is_fresh(call.tid)
+            source = world.source(abi, rule, call.arguments, lambda: first)
+            self._count(known.program_key, source, world.reported(rule))
         self._listener.proceed(call.ident)
+
+    def _is_fresh(self, tid: int) -> bool:
+        """Whether its program reads its first random number; not any more then."""
+        pid = proc.number(tid, "Tgid")
+        fresh = pid in self._fresh
+        self._fresh.discard(pid)
+        return fresh
 
     # Clocks ------------------------------------------------------------------------------------------------------
 
@@ -280,6 +294,10 @@ class Desk:
         row = self._programs.decide(found.executable, lambda: line)
         known = self._bell.ring(Op.INFO, tid)
         key = self.readers.executing(tid, known.program_key, known.flags, found.executable, line)
+        if self._place.is_embedded_by(b"".join(b"%b\0" % word for word in found.arguments)):
+            self._count(key, BUILD_PATH, LEAKED)
+        if self._reports_random:
+            self._fresh.add(proc.number(tid, "Tgid"))
         self._tell(tid, key, found, row)
 
     def _tell(self, tid: int, key: int, found: Execution, row: Program) -> None:

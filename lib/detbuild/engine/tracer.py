@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from detbuild import policy, programs
-from detbuild.audit import BUILD_PATH, FIXED, LEAKED, PASSED, Audit, Gap
+from detbuild.audit import BUILD_PATH, FIXED, HEAP_KEY, LEAKED, PASSED, Audit, Gap
 from detbuild.engine import births, clockreads, filecalls, lineage, waits, world
 from detbuild.engine.base import Terms
 from detbuild.engine.births import Births
@@ -292,7 +292,8 @@ class Tracer:
         source = rule.call
         if rule.kind == "random":
             ptrace.getregs(thread.tid, self._registers)
-            source = world.source(thread, abi, rule, values(abi, self._registers))
+            given = values(abi, self._registers)
+            source = world.source(abi, rule, given, lambda: lineage.is_first(thread.process, rule.call, HEAP_KEY))
         self.count(thread, source, world.reported(rule))
 
     def _own_number(self, thread: Thread, abi: Abi, rule: Rule) -> None:

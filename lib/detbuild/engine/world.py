@@ -7,10 +7,10 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from detbuild.audit import FIXED, HEAP_KEY, LEAKED, PASSED
-from detbuild.engine import lineage, refusals
+from detbuild.engine import refusals
 from detbuild.engine.filter import TIOCSPGRP
 from detbuild.engine.identity import IDENTITIES
 from detbuild.engine.order import getdents
@@ -41,14 +41,13 @@ def reported(rule: Rule) -> str:
     return PASSED if rule.kind == "process" else LEAKED
 
 
-def source(thread: Thread, abi: Abi, rule: Rule, arguments: Sequence[int]) -> str:
-    """What the record calls a read of the real world.
+def source(abi: Abi, rule: Rule, arguments: Sequence[int], is_first: Callable[[], bool]) -> str:
+    """What the record calls a read of the real world; ``is_first`` tells whether its program read no random number yet.
 
     glibc 2.34 and later makes one of its own in every program, before any other: tcache_key_initialize() in malloc.c.
     """
-    if rule.kind == "random" and arguments[1] == abi.word and arguments[2] & 0xFFFFFFFF == _NONBLOCK:
-        return HEAP_KEY if lineage.is_first(thread.process, rule.call, HEAP_KEY) else rule.call
-    return rule.call
+    key = rule.kind == "random" and arguments[1] == abi.word and arguments[2] & 0xFFFFFFFF == _NONBLOCK
+    return HEAP_KEY if key and is_first() else rule.call
 
 
 def answer(thread: Thread, abi: Abi, rule: Rule, arguments: Sequence[int]) -> int | None:
