@@ -41,15 +41,15 @@ def become(
     ``shell`` is as for ``execute``; of the signals that Python ignores, ``ignored`` stay so for the command.
     """
     try:
+        environment = execute.own_environment()  # before the session, which would have it on record
+        if Policy.parse(terms.policy).fixes("identity"):
+            os.umask(surroundings.UMASK)
+            environment = surroundings.fixed(environment)
         connection = select.choose(engine, terms.policy).open(terms)
         fds = [connection.peer.fileno()] if connection.peer else []
         protocol.send(peer, "session", fds=fds, pid=connection.pid, started=connection.started)
         for number in PYTHON_IGNORES:
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
-        environment = execute.own_environment()
-        if Policy.parse(terms.policy).fixes("identity"):
-            os.umask(surroundings.UMASK)
-            environment = surroundings.fixed(environment)
         execute.execute(executable, command, environment, shell)
     except DetbuildError as error:
         protocol.send(peer, "error", refused=error.refused, cause=error.cause, remedy=error.remedy)

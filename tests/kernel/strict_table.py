@@ -27,8 +27,8 @@ CASES = strict_cases.CASES
 DYNAMIC = [case for case in CASES if case.name.startswith("a dynamic program")]
 # Their numbers depend on the seed.
 PLAIN = [case for case in DYNAMIC if case.kind == STREAM]
-# What they print is the tracer's: all but the addresses of this kernel, and the memory of this machine.
-TRACED_TOO = [case for case in DYNAMIC if case.source != "layout" and not case.name.endswith("sysinfo")]
+# What they print is the tracer's: all but the addresses of this kernel, the memory of this machine, and listings.
+TRACED_TOO = [case for case in DYNAMIC if case.source in ("random", "identity") and not case.name.endswith("sysinfo")]
 
 
 def name(case: Case) -> str:
