@@ -41,6 +41,13 @@ def _reported(paths: str, reason: str) -> Files:
 DEVICES = ("/dev/urandom", "/dev/random")
 
 # Name of a rule -> its rows.
+# What a process's directory and those of its threads have in common.
+_OWN = (
+    "maps smaps cmdline comm environ exe auxv fd/* fdinfo/* attr/* oom_score_adj uid_map gid_map setgroups"
+    " coredump_filter"
+)
+_OWN_PLACES = ("/proc/self", "/proc/thread-self", "/proc/self/task/PID")
+
 RULES: dict[str, tuple[Files, ...]] = {
     "random": (
         _fixed(
@@ -89,10 +96,7 @@ RULES: dict[str, tuple[Files, ...]] = {
         _reported("/etc/mtab", "what is mounted"),
         _reported("/dev/rtc /dev/rtc0 /dev/kmsg", "the clock chip, and the kernel's log"),
         _passed(
-            "/proc/self/maps /proc/self/smaps /proc/self/cmdline /proc/self/comm /proc/self/environ /proc/self/exe"
-            " /proc/self/auxv /proc/self/fd/* /proc/self/fdinfo/* /proc/self/task/* /proc/self/attr/*"
-            " /proc/self/oom_score_adj /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups"
-            " /proc/self/coredump_filter /proc/thread-self/*",
+            " ".join(f"{place}/{name}" for place in _OWN_PLACES for name in _OWN.split()),
             "a program's own memory, which rule layout fixes, its files and its names",
         ),
         _passed(
@@ -101,7 +105,7 @@ RULES: dict[str, tuple[Files, ...]] = {
             " /proc/sys/crypto/fips_enabled",
             "limits and abilities of the kernel, by which libraries choose at each start",
         ),
-        _reported("/proc/self/*", "times, mounts and process ids of the program"),
+        _reported("/proc/self/* /proc/thread-self/*", "times, mounts and process ids of the program"),
         _reported("/proc/PID/*", "another process"),
         _reported("/proc/* /sys/*", "the kernel and the machine"),
     ),

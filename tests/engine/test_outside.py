@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,10 @@ def test_every_row_says_why_and_stands_once() -> None:
         (b"//dev/./urandom", "/dev/urandom", "/dev/urandom"),
         (b"/proc/%d/stat" % os.getpid(), "/proc/self/*", "/proc/self/stat"),
         (b"/proc/1/task/1/stat", "/proc/PID/*", "/proc/PID/task/PID/stat"),
+        (b"/proc/thread-self/stat", "/proc/thread-self/*", "/proc/thread-self/stat"),
+        (b"/proc/self/task/7/stat", "/proc/self/*", "/proc/self/task/PID/stat"),
+        (b"/proc/self/task/7/comm", "/proc/self/task/PID/comm", "/proc/self/task/PID/comm"),
+        (b"/proc/thread-self/attr/exec", "/proc/thread-self/attr/*", "/proc/thread-self/attr/exec"),
         (b"/proc/self/fd/7", "/proc/self/fd/*", "/proc/self/fd/PID"),
         (b"/sys/class/net/lo/address", "/sys/*", "/sys/class/net/lo/address"),
         (b"/proc/sys/kernel/random/uuid", "/proc/sys/kernel/random/uuid", "/proc/sys/kernel/random/uuid"),
@@ -98,6 +103,22 @@ def test_a_rule_that_is_left_out_takes_its_files_with_it() -> None:
     assert {row.rule for row in policy.files("time +random")} == {"random"}
     assert policy.files("time") == ()
     assert {row.treatment for row in policy.files("observe")} == {Treatment.REPORTED, Treatment.PASSED}
+
+
+def test_a_thread_that_names_its_process_by_number_names_itself() -> None:
+    """And so does one that names itself by its own; the number of another process is another process's."""
+    found: list[str] = []
+
+    def look() -> None:
+        own = Directory(threading.get_native_id())
+        for number in (os.getpid(), own.tid, os.getppid()):
+            name = TABLE.find(own, b"/proc/%d/stat" % number)
+            found.append(name.source if name else "")
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == ["/proc/self/stat", "/proc/self/stat", "/proc/PID/stat"]
 
 
 HEADER = os.O_RDONLY | os.O_NOCTTY

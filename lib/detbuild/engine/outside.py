@@ -25,6 +25,7 @@ MACHINE_ID = "8f2d1c6b7e0a4d539c41d7a6b05e3f92"  # a random number, once
 
 _LISTS = re.compile(r"\*|PID")
 _UNTIDY = re.compile(rb"//|/\.")
+_NUMBERED = re.compile(r"/proc/(\d+)/")
 _KERNELS = ("/proc/", "/sys/", "/dev/")  # the same whatever the root
 
 
@@ -81,9 +82,11 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _own(path: str, tid: int) -> str:
-    """A program that names itself by its number names /proc/self. In another pid namespace numbers differ."""
-    head = f"/proc/{tid}/"
-    return f"/proc/self/{path.removeprefix(head)}" if path.startswith(head) else path
+    """A thread that names its process or itself by number names /proc/self. In another pid namespace numbers differ."""
+    numbered = _NUMBERED.match(path)
+    if not numbered or int(numbered[1]) not in (tid, proc.number(tid, "Tgid")):
+        return path
+    return f"/proc/self/{path[numbered.end() :]}"
 
 
 def _same_root(tid: int) -> bool:
