@@ -156,6 +156,11 @@ def test_an_open_stops_where_it_may_read_an_outside_file(flags: int, stops: bool
                 assert own == (result if header else seccomp.RET_ALLOW)
 
 
+def test_without_a_stream_a_uuid_is_the_kernels() -> None:
+    """Anything else would give everybody one."""
+    assert content("/proc/sys/kernel/random/uuid", ASKER._replace(stream=None)) is None
+
+
 # What programs get -------------------------------------------------------------------------------------------------
 
 

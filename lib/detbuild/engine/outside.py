@@ -135,8 +135,8 @@ def _uuid(number: bytes) -> bytes:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])).encode() + b"\n"
 
 
-def _random_uuid(asker: Asker) -> bytes:
-    return _uuid((asker.stream or Stream(b"")).take(16))
+def _random_uuid(asker: Asker) -> bytes | None:
+    return _uuid(asker.stream.take(16)) if asker.stream else None
 
 
 def _boot_id(asker: Asker) -> bytes:
