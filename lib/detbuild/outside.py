@@ -2,7 +2,8 @@
 """Files that show the outside world, and what policy `strict` does when a program opens one to read it.
 
 Each row stands under the rule of `detbuild.strict` that it goes with. The first row that matches decides; a file that
-no row names is a build's own. Sources: proc(5), random(4), localtime(5), hostname(5), machine-id(5), and the kernel's
+no row names is a build's own. Sources: proc(5), random(4), localtime(5), hostname(5), mailname(5), machine-id(5),
+gethostid(3), papersize(5), locale.conf(5), utmp(5), git-config(1), and the kernel's
 Documentation/ABI/testing/sysfs-devices-system-cpu.
 """
 
@@ -40,7 +41,6 @@ def _reported(paths: str, reason: str) -> Files:
 
 DEVICES = ("/dev/urandom", "/dev/random")
 
-# Name of a rule -> its rows.
 # What a process's directory and those of its threads have in common.
 _OWN = (
     "maps smaps cmdline comm environ exe auxv fd/* fdinfo/* attr/* oom_score_adj uid_map gid_map setgroups"
@@ -48,6 +48,7 @@ _OWN = (
 )
 _OWN_PLACES = ("/proc/self", "/proc/thread-self", "/proc/self/task/PID")
 
+# Name of a rule -> its rows.
 RULES: dict[str, tuple[Files, ...]] = {
     "random": (
         _fixed(
@@ -64,7 +65,9 @@ RULES: dict[str, tuple[Files, ...]] = {
         _fixed("/proc/sys/kernel/hostname /etc/hostname", "the host's name that uname(2) tells"),
         _fixed("/proc/sys/kernel/domainname", "the domain that uname(2) tells"),
         _fixed("/proc/sys/kernel/osrelease /proc/sys/kernel/version /proc/version", "the kernel that uname(2) tells"),
+        _fixed("/etc/mailname", "the host's name, by which git makes an address for who has none"),
         _fixed("/etc/machine-id /var/lib/dbus/machine-id", "one number for all machines"),
+        _fixed("/etc/hostid", "what gethostid(3) makes of the host's name on a machine without this file"),
         _fixed(
             "/etc/localtime /etc/timezone",
             "UTC; the variable TZ, which comes first, is the caller's",
@@ -89,12 +92,18 @@ RULES: dict[str, tuple[Files, ...]] = {
             "ids, homes and other users are real; root is root, and reported",
         ),
         _reported(
-            "/etc/os-release /usr/lib/os-release /etc/lsb-release /etc/debian_version /etc/redhat-release /etc/issue",
+            "/etc/os-release /usr/lib/os-release /etc/lsb-release /etc/debian_version /etc/redhat-release"
+            " /etc/fedora-release /etc/centos-release /etc/system-release /etc/SuSE-release /etc/arch-release"
+            " /etc/alpine-release /etc/gentoo-release /etc/slackware-version /etc/issue",
             "the distribution",
         ),
+        _reported("/etc/locale.conf /etc/default/locale", "the machine's language, for who takes it from no variable"),
+        _reported("/etc/papersize", "the machine's paper, on which documents are laid out"),
+        _reported("/etc/gitconfig", "the machine's settings of git"),
         _reported("/etc/hosts /etc/resolv.conf", "the network"),
         _reported("/etc/mtab", "what is mounted"),
-        _reported("/dev/rtc /dev/rtc0 /dev/kmsg", "the clock chip, and the kernel's log"),
+        _reported("/run/utmp /var/run/utmp", "who is logged in, and when the machine started"),
+        _reported("/dev/rtc* /dev/ptp* /dev/kmsg", "the clock chips, and the kernel's log"),
         _passed(
             " ".join(f"{place}/{name}" for place in _OWN_PLACES for name in _OWN.split()),
             "a program's own memory, which rule layout fixes, its files and its names",

@@ -85,6 +85,8 @@ def test_every_row_says_why_and_stands_once() -> None:
         (b"/proc/self/fd/7", "/proc/self/fd/*", "/proc/self/fd/PID"),
         (b"/sys/class/net/lo/address", "/sys/*", "/sys/class/net/lo/address"),
         (b"/proc/sys/kernel/random/uuid", "/proc/sys/kernel/random/uuid", "/proc/sys/kernel/random/uuid"),
+        (b"/dev/rtc1", "/dev/rtc*", "/dev/rtc1"),
+        (b"/dev/ptp0", "/dev/ptp*", "/dev/ptp0"),
     ],
 )
 def test_a_name_finds_the_row_of_its_file(name: bytes, rule: str, source: str) -> None:
@@ -96,6 +98,23 @@ def test_a_name_finds_the_row_of_its_file(name: bytes, rule: str, source: str) -
 @pytest.mark.parametrize("name", [b"/usr/include/stdio.h", b"/home/proc/uptime", b"uptime", b"/etc/fstab", b"/procs/x"])
 def test_a_file_of_the_builds_own_has_no_row(name: bytes) -> None:
     assert TABLE.find(Directory(os.getpid()), name) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/papersize", "/etc/locale.conf", "/etc/default/locale", "/etc/gitconfig", "/run/utmp", "/var/run/utmp",
+     "/etc/SuSE-release", "/etc/fedora-release", "/etc/arch-release", "/etc/alpine-release"],
+)  # fmt: skip
+def test_what_tells_of_the_machine_is_reported(path: str) -> None:
+    found = TABLE.find(Directory(os.getpid()), path.encode())
+    assert found
+    assert (found.rule.treatment, found.rule.rule) == (Treatment.REPORTED, "identity")
+
+
+def test_the_hosts_number_and_mail_name_are_those_of_its_fixed_name() -> None:
+    out, audit = run("hostid; cat /etc/mailname")
+    assert out == "007f0100\nlocalhost\n"
+    assert outcomes(audit, "hostid") >= {("/etc/hostid", "fixed")}
 
 
 def test_a_rule_that_is_left_out_takes_its_files_with_it() -> None:

@@ -22,10 +22,11 @@ from detbuild.policy import FileRule
 
 USER = surroundings.USER.encode()
 MACHINE_ID = "8f2d1c6b7e0a4d539c41d7a6b05e3f92"  # a random number, once
+HOST_ID = struct.pack("=I", 0x007F0100)  # 127.0.0.1, with its halves exchanged (glibc's gethostid.c)
 
 _LISTS = re.compile(r"\*|PID")
-_UNTIDY = re.compile(rb"//|/\.")
 _NUMBERED = re.compile(r"/proc/(\d+)/")
+_UNTIDY = re.compile(rb"//|/\.")
 _KERNELS = ("/proc/", "/sys/", "/dev/")  # the same whatever the root
 
 
@@ -47,7 +48,7 @@ class Outside:
                 self._patterns.append((_pattern(rule.path), rule))
             else:
                 self._exact[rule.path] = rule
-        self._tops = tuple(sorted({b"/%b/" % rule.path.split("/")[1].encode() for _, rule in self._patterns}))
+        self._tops = tuple({_LISTS.split(rule.path)[0].encode() for _, rule in self._patterns})
         self._ends = frozenset(os.fsencode(posixpath.basename(path)) for path in self._exact)
 
     def find(self, directory: Directory, name: bytes) -> Found | None:
@@ -209,12 +210,14 @@ _CONTENTS: dict[str, Callable[[Asker], bytes | None]] = {
     "/proc/sys/kernel/random/poolsize": _text("256"),
     "/proc/sys/kernel/hostname": _text(NODE),
     "/etc/hostname": _text(NODE),
+    "/etc/mailname": _text(NODE),
     "/proc/sys/kernel/domainname": _text(DOMAIN),
     "/proc/sys/kernel/osrelease": _text(RELEASE),
     "/proc/sys/kernel/version": _text(VERSION),
     "/proc/version": _text(f"Linux version {RELEASE} ({NODE}@{NODE}) (gcc) {VERSION}"),
     "/etc/machine-id": _text(MACHINE_ID),
     "/var/lib/dbus/machine-id": _text(MACHINE_ID),
+    "/etc/hostid": lambda _asker: HOST_ID,
     "/etc/localtime": _localtime,
     "/etc/timezone": _text("Etc/UTC"),
     "/proc/uptime": _text(f"{UPTIME}.00 {UPTIME * CPUS}.00"),
