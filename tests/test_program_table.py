@@ -253,6 +253,27 @@ def test_the_engines_reading_of_a_real_process_finds_the_script(tmp_path: Path) 
     "line",
     [
         "openssl genrsa",
+        "openssl3 genrsa",
+        "openssl-1.1 genrsa",
+        "gpg1 --gen-key",
+        "gpg1 --verify x.sig",
+        "rauc bundle --cert=c.pem --key=k.pem in out.raucb",
+        "/usr/bin/python3 /usr/lib/systemd/ukify genkey",
+        "/usr/bin/python3 scripts/sign_encrypt.py --uuid u --key k.pem --enc-key 00 --in a --out b",
+        "/usr/bin/python3 /usr/bin/certbot certonly",
+        "mkeficapsule -p k.pem -c c.pem -g guid u-boot.bin out",
+        "/usr/bin/java -Xmx1024M -jar /usr/share/java/apksigner.jar sign --ks k app.apk",
+        "cosign generate-key-pair",
+        "sbctl create-keys",
+        "swtpm socket --tpmstate dir=x",
+        "swtpm_localca --type ek",
+        "/usr/lib/systemd/systemd-sbsign sign x.efi",
+        "systemd-creds encrypt a b",
+        "/usr/sbin/tsig-keygen",
+        "dnssec-signzone example.org",
+        "rndc-confgen -a",
+        "/usr/sbin/sshd -D",
+        "dropbear -R",
         "gpg --gen-key",
         "gpg --verify x.sig",
         "ssh-keygen -t rsa",
@@ -269,7 +290,8 @@ def test_who_makes_keys_or_talks_by_them_keeps_real_random_numbers(line: str) ->
 
 
 @pytest.mark.parametrize(
-    "line", ["gcc -c x.c", "/usr/bin/python3 setup.py", "mktemp", "perl Makefile.PL", "ld", "make"]
+    "line",
+    ["gcc -c x.c", "/usr/bin/python3 setup.py", "mktemp", "perl Makefile.PL", "ld", "make", "java -jar tool.jar sign"],
 )
 def test_all_others_get_fixed_ones(line: str) -> None:
     words = line.split()

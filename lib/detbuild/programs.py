@@ -173,7 +173,9 @@ _WITH_NOW = (
     ),
     _secret(
         _compares_with_now(
-            "gpg gpg2", "a key made after the epoch would lie in the future", r"^--(verify|verify-files|decrypt)$|^-d$"
+            "gpg gpg1 gpg2",
+            "a key made after the epoch would lie in the future",
+            r"^--(verify|verify-files|decrypt)$|^-d$",
         )
     ),
 )
@@ -297,20 +299,37 @@ _NEITHER = (
 _KEYS = (
     _secret(
         _embeds(
-            "openssl gpg gpg2 gpgsm gpg-agent gpgconf sq ssh ssh-keygen ssh-agent certtool p11tool keytool jarsigner"
-            " certutil pk12util cryptsetup wg age age-keygen minisign signify signify-openbsd dropbearkey"
-            " dbclient dnssec-keygen rndc-confgen tpm2 tpm2_* pkcs11-tool softhsm2-util",
+            "openssl openssl3 openssl-[0-9]* gpg gpg1 gpg2 gpgsm gpg-agent gpgconf sq ssh ssh-keygen ssh-keysign"
+            " ssh-agent certtool p11tool keytool jarsigner certutil pk12util cryptsetup wg age age-keygen minisign"
+            " signify signify-openbsd dropbearkey dbclient rndc-confgen tpm2 tpm2_* pkcs11-tool softhsm2-util certbot",
             "makes keys, nonces or signatures",
+        )
+    ),
+    _secret(_embeds("dnssec-keygen dnssec-signzone tsig-keygen ddns-confgen", "makes a zone's keys and signatures")),
+    _secret(_embeds("sshd sshd-session sshd-auth dropbear dropbearmulti", "makes a session's keys, dropbear a host's")),
+    _secret(
+        _embeds("swtpm swtpm_cuse swtpm_setup swtpm_localca swtpm_cert", "makes a TPM's keys, and their certificates")
+    ),
+    _secret(_embeds("systemd-creds systemd-cryptenroll", "makes the keys by which secrets and disks are encrypted")),
+    _secret(_embeds("sbctl cosign", "makes the keys that it signs with (Go's crypto/rand)")),
+    _secret(_embeds("rauc", "signs bundles, and makes the key by which it encrypts one (RAND_bytes)")),
+    _secret(_embeds("mkeficapsule", "signs capsules (gnutls_pkcs7_sign)")),
+    _secret(
+        _embeds(
+            "sign-file kmodsign extract-cert insert-sys-cert sbsign sbkeysync pesign efikeygen osslsigncode cst"
+            " evmctl imgtool futility avbtool ukify systemd-sbsign apksigner",
+            "signs images and modules, some with keys that it makes",
         )
     ),
     _secret(
         _embeds(
-            "sign-file kmodsign extract-cert insert-sys-cert sbsign sbkeysync pesign efikeygen osslsigncode cst"
-            " evmctl imgtool futility avbtool",
-            "signs images and modules, some with keys that it makes",
+            _PYTHON,
+            "signs images, or encrypts them under a random nonce",
+            script="imgtool imgtool.* avbtool avbtool.py sbsign* ukify ukify.py sign_encrypt.py",
         )
     ),
-    _secret(_embeds(_PYTHON, "signs images", script="imgtool imgtool.* avbtool avbtool.py sbsign*")),
+    _secret(_embeds(_PYTHON, "makes keys, and talks by them", script="certbot")),
+    _secret(_embeds("java", "signs packages", r"^-jar\n.*apksigner[^/\n]*\.jar$")),
 )
 
 BUILTIN: tuple[Program, ...] = _WITH_NOW + _COMPARERS + _CARRIERS + _EMBEDDERS + _KEYS + _NEITHER
