@@ -118,7 +118,7 @@ def test_rewinding_shows_what_was_made_and_removed(tmp_path: Path) -> None:
     assert second == [".", "..", "a", "b", "d"]
 
 
-def test_a_directory_that_is_emptied_while_it_is_read_loses_no_entry(crowded: Path, tmp_path: Path) -> None:
+def test_a_directory_that_is_emptied_while_it_is_read_loses_no_entry(tmp_path: Path) -> None:
     names = [f"{number}" for number in range(3001)]
     _fill(tmp_path, names)
     seen = run(
