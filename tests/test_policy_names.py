@@ -84,6 +84,9 @@ def test_observe_reports_every_read_that_strict_fixes() -> None:
     reads = {rule.call for rule in policy.rules("strict") if rule.kind in {*RULES, "clock", "file times"} - {"layout"}}
     observed = {rule.call for rule in policy.rules("observe") if rule.treatment is Treatment.REPORTED}
     assert reads <= observed
+    asked = {rule.call: rule.when for rule in policy.rules("observe")}
+    assert asked["ioctl"] == "window or address"
+    assert "ioctl" not in {rule.call for rule in policy.rules("observe -identity")}
     assert "getrandom" not in {rule.call for rule in policy.rules("observe -random")}
 
 

@@ -37,7 +37,8 @@ KINDS = {
     "devices": "of a descriptor of /dev/random or /dev/urandom: answer from the thread's own stream of numbers",
     "process": "answer a shell with a number of its own, and report others as passed",
     "told": "give the kernel the real number for one that was told",
-    "terminal": "put fixed values over a window's size, and the real number for a group that was told",
+    "terminal": "put fixed values over a window's size, give the real number for a group that was told, and report "
+    "who asks for a network card's address",
 }
 
 # The condition on the call's arguments under which a rule holds; every other call of that name passes.
@@ -51,7 +52,8 @@ CONDITIONS = {
     "timeout": "the pointer to the timeout is not NULL",
     "reading": "the flags ask to read, for no directory, no new file and no mere path",
     "group": "the request is TIOCSPGRP",
-    "window or group": "the request is TIOCGWINSZ or TIOCSPGRP",
+    "window or address": "the request is TIOCGWINSZ or SIOCGIFHWADDR",
+    "window, address or group": "the request is TIOCGWINSZ, SIOCGIFHWADDR or TIOCSPGRP",
     "told": "an argument may be a process number that the session told: 4194304 or more, which no kernel gives",
     "random device": "the program, or one that started it, has opened /dev/random or /dev/urandom",
 }

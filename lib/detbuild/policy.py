@@ -46,7 +46,8 @@ BASES = {
 }
 
 # What an engine does at a read. The other kinds keep a wait's length, a file's order, or a program in its session.
-_READS = frozenset({"clock", "file times", "random", "order", "identity", "files", "process"})
+_READS = frozenset({"clock", "file times", "random", "order", "identity", "files", "process", "terminal"})
+_ASKING = {"window, address or group": "window or address"}  # who sets a terminal's group reads nothing
 
 
 class Rule(NamedTuple):
@@ -124,8 +125,9 @@ def _observed(rule: Rule) -> Rule:
     """Real, and counted where it is a read. What would leave the session is still refused or held: it must be seen."""
     if rule.treatment is not Treatment.FIXED or rule.kind == "untraced":
         return rule
-    seen = rule.kind in _READS
-    return rule._replace(treatment=Treatment.REPORTED if seen else Treatment.PASSED, kind=rule.kind if seen else "")
+    if rule.kind not in _READS or rule.when == "group":
+        return rule._replace(treatment=Treatment.PASSED, kind="")
+    return rule._replace(treatment=Treatment.REPORTED, when=_ASKING.get(rule.when, rule.when))
 
 
 def added(name: str) -> tuple[Rule, ...]:

@@ -141,8 +141,9 @@ RULES: dict[str, tuple[Calls, ...]] = {
             ("ioctl",),
             _FIXED,
             "a terminal has 24 lines of 80 columns; where there is none, the caller is told so",
-            when="window or group",
+            when="window, address or group",
             kind="terminal",
+            limit="a network card's address is real, and a leak in the record; who asks by netlink is seen by nobody",
         ),
         Calls(
             ("getpid", "getppid", "gettid"),

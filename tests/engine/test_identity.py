@@ -6,11 +6,16 @@ import ctypes
 import os
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import strict_cases
+import supervised
+from results import PYTHON
 
+from detbuild import Session
+from detbuild.audit import Audit
 from detbuild.engine.identity import NODE, RELEASE, sysinfo, uname
 from detbuild.linux.x86_64 import I386, NATIVE, Abi
 
@@ -56,3 +61,48 @@ def test_setarch_still_changes_the_machine(tmp_path: Path) -> None:
     case = strict_cases.Case("i686", "identity", ("setarch", "i686", "uname", "-m"))
     printed, _ = strict_cases.run([case], tmp_path, "tracer", tmp_path)
     assert printed["i686"] == r"b'i686\n'"
+
+
+_ASKS = (
+    "import fcntl, os, pty, socket, struct, sys, termios\n"
+    "if 'card' in sys.argv: print(len(fcntl.ioctl(socket.socket(), 0x8927, b'lo'.ljust(40, b'\\0'))))\n"
+    "if 'window' in sys.argv:\n s = pty.openpty()[1]\n"
+    " fcntl.ioctl(s, termios.TIOCSWINSZ, struct.pack('4H', 7, 9, 1, 1)); print(*os.get_terminal_size(s))\n"
+    "if 'group' in sys.argv:\n try: fcntl.ioctl(0, termios.TIOCSPGRP, struct.pack('i', os.getpgrp()))\n"
+    " except OSError as error: print(error.errno)"
+)
+
+
+def traced(policy: str, *words: str) -> tuple[str, Audit]:
+    with Session(strict_cases.EPOCH, policy, "tracer") as session:
+        done = session.run(words, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert (done.stderr, session.audit.gaps) == ("", {})
+    return done.stdout, session.audit
+
+
+def notified(policy: str, *words: str) -> tuple[str, Audit]:
+    result = supervised.run(*words, policy=policy, input="")
+    assert (result.err, result.gaps) == ("", [])
+    return result.out, result.audit
+
+
+@pytest.mark.parametrize("run", [traced, notified])
+@pytest.mark.parametrize(
+    ("policy", "asks", "prints", "outcome"),
+    [
+        ("strict", "card", "40", {"leaked"}),
+        ("strict", "window", "80 24", {"fixed"}),
+        ("strict", "group", "25", set()),
+        ("strict -identity", "window", "9 7", set()),
+        ("observe", "card", "40", {"leaked"}),
+        ("observe", "window", "9 7", {"leaked"}),
+        ("observe", "group", "25", set()),
+        ("time", "card", "40", set()),
+    ],
+)
+def test_who_asks_for_a_window_or_a_network_card_is_on_record(
+    policy: str, asks: str, prints: str, outcome: set[str], run: Callable[..., tuple[str, Audit]]
+) -> None:
+    out, audit = run(policy, PYTHON, "-I", "-S", "-c", _ASKS, asks)
+    assert out == f"{prints}\n"
+    assert {read.outcome for read in audit.reads if read.source == "ioctl"} == outcome

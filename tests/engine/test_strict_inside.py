@@ -39,6 +39,12 @@ def test_chance_makes_the_same_in_two_directories(script: str, tmp_path: Path) -
     assert seen[0] == seen[1] != ""
 
 
+@needs("uuidgen")
+def test_the_network_card_in_a_uuid_is_on_record() -> None:
+    result = run("tracer", "uuidgen", "-t", policy="strict")
+    assert ("uuidgen", "ioctl") in {(Path(read.program).name, read.source) for read in result.audit.leaks}
+
+
 @needs("gdb")
 def test_gdb_runs_a_program() -> None:
     result = run("tracer", "gdb", "-batch", "-ex", "run", "-ex", "print $_exitcode", "sh", policy="strict", input="")

@@ -54,7 +54,8 @@ _FUTEX_OPERATION = 0x7F
 _ABSOLUTE = 1  # TIMER_ABSTIME and TFD_TIMER_ABSTIME
 _CLONE_UNTRACED = 0x00800000
 _LOWER = 0xFFFFFFFF
-_TIOCGWINSZ, TIOCSPGRP = 0x5413, 0x5410  # asm-generic/ioctls.h
+TIOCGWINSZ, TIOCSPGRP = 0x5413, 0x5410  # asm-generic/ioctls.h
+SIOCGIFHWADDR = 0x8927  # linux/sockios.h
 FIRST_TOLD = 1 << 22  # PID_MAX_LIMIT (linux/threads.h): the first process number that no kernel gives
 _SECOND = ("getpriority", "setpriority", "ioprio_get", "ioprio_set")
 _NUMBERS = dict.fromkeys(_SECOND, (1,)) | {"setpgid": (0, 1)}
@@ -288,9 +289,15 @@ def _group(code: Assembler, rule: Rule, stop: str) -> None:
     code.jump_equal(TIOCSPGRP, stop)
 
 
-def _window_or_group(code: Assembler, rule: Rule, stop: str) -> None:
-    _group(code, rule, stop)
-    code.jump_equal(_TIOCGWINSZ, stop)
+def _window_or_address(code: Assembler, rule: Rule, stop: str) -> None:
+    code.load(argument(1))
+    code.jump_equal(TIOCGWINSZ, stop)
+    code.jump_equal(SIOCGIFHWADDR, stop)
+
+
+def _window_address_or_group(code: Assembler, rule: Rule, stop: str) -> None:
+    _window_or_address(code, rule, stop)
+    code.jump_equal(TIOCSPGRP, stop)
 
 
 def numbers(call: str) -> tuple[int, ...]:
@@ -357,7 +364,8 @@ _CONDITIONS: dict[str, Callable[[Assembler, Rule, str], None]] = {
     "reading no header": _reading_no_header,
     "random device": _always,
     "group": _group,
-    "window or group": _window_or_group,
+    "window or address": _window_or_address,
+    "window, address or group": _window_address_or_group,
     "told": _told,
     "times": _times,
     "absolute wall clock": _absolute_wall_clock,

@@ -64,6 +64,7 @@ class Tracer:
         fixed = {rule.kind for rule in self.rules if rule.treatment is Treatment.FIXED}
         self._fixes_random, self._keeps_origins = "random" in fixed, bool(fixed & {"random", "process"})
         self._pids = Pids(terms)
+        self._keep_terminal = world.keep_terminal(self._pids, self.count)
         self._tells_places = bool(policy.Policy.parse(terms.policy).rules)
         self._place = Place("/")
         self._programs = programs.table(self.terms.rules)
@@ -262,6 +263,8 @@ class Tracer:
             self._devices.called(thread, abi, rule, program)
         elif rule.kind == "process" and rule.treatment is Treatment.FIXED:
             self._own_number(thread, abi, rule)
+        elif rule.kind == "terminal" and rule.treatment is Treatment.FIXED:
+            self.prepare(thread, abi, rule, self._keep_terminal)
         elif rule.treatment is Treatment.REPORTED:
             # A child has its parent's filters, though its rule may show it no file times.
             if rule.kind != "file times" or program.reads == "shown":
@@ -279,8 +282,6 @@ class Tracer:
             self._world_call(thread, abi, rule, program)
         elif rule.kind == "layout":
             self.prepare(thread, abi, rule, world.keep_layout)
-        elif rule.kind == "terminal":
-            self.prepare(thread, abi, rule, functools.partial(world.keep_terminal, self._pids))
         elif rule.kind == "told":
             self.prepare(thread, abi, rule, self._pids.give_real)
         elif rule.kind == "clock":

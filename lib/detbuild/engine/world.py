@@ -3,28 +3,30 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
-import termios
 from collections.abc import Callable, Sequence
 
 from detbuild.audit import FIXED, HEAP_KEY, LEAKED, PASSED
 from detbuild.engine import refusals
-from detbuild.engine.filter import TIOCSPGRP
+from detbuild.engine.filter import TIOCGWINSZ, TIOCSPGRP
 from detbuild.engine.identity import IDENTITIES
 from detbuild.engine.order import getdents
 from detbuild.engine.pids import Pids
 from detbuild.engine.stream import Stream, getrandom
-from detbuild.engine.tracee import Finish, Thread, values
+from detbuild.engine.tracee import Finish, Prepare, Thread, values
 from detbuild.linux import descriptors, memory, personality
 from detbuild.linux.ptrace import Registers
 from detbuild.linux.x86_64 import Abi
 from detbuild.policy import Policy, Rule
 from detbuild.program import Program
 
-KINDS = frozenset({"random", "order", "identity"})
-ANSWERED = KINDS | {"terminal"}  # what a supervisor answers; a terminal's size is in no record
+KINDS = frozenset({"random", "order", "identity", "terminal"})
+ANSWERED = KINDS  # by a supervisor
+
+Count = Callable[[Thread, str, str], None]  # what a thread read, by which call, and the outcome
 
 AT_RANDOM_SIZE = 16  # bytes
 WINDOW = struct.pack("=4H", 24, 80, 0, 0)  # struct winsize: lines, columns, and pixels that nobody knows
@@ -57,20 +59,20 @@ def answer(thread: Thread, abi: Abi, rule: Rule, arguments: Sequence[int]) -> in
     if rule.kind == "identity":
         return IDENTITIES[rule.call](thread.tid, abi, rule.call, arguments)
     if rule.kind == "terminal":
-        return _size(thread.tid, arguments)
+        return _size(thread.tid, arguments) if arguments[1] & 0xFFFFFFFF == TIOCGWINSZ else None
     return getrandom(thread.tid, abi, arguments, thread.stream) if thread.stream else None
 
 
 def _size(tid: int, arguments: Sequence[int]) -> int | None:
-    """ioctl(2) with TIOCGWINSZ, under a supervisor; where it fails, the kernel says so."""
+    """ioctl(2) with TIOCGWINSZ, under a supervisor; it fails where the kernel's would."""
     try:
         ours = descriptors.take_of_thread(tid, arguments[0] & 0xFFFFFFFF)
-    except OSError:
-        return None
+    except OSError as error:
+        return -errno.EBADF if error.errno == errno.EBADF else None
     try:
-        fcntl.ioctl(ours, termios.TIOCGWINSZ, bytes(len(WINDOW)))
-    except OSError:
-        return None
+        fcntl.ioctl(ours, TIOCGWINSZ, bytes(len(WINDOW)))
+    except OSError as error:
+        return -(error.errno or errno.ENOTTY)
     finally:
         os.close(ours)
     memory.write(tid, arguments[2], WINDOW)
@@ -94,18 +96,24 @@ def begin_layout(name: str) -> None:
             raise refusals.layout_refused(error) from error
 
 
-def keep_terminal(pids: Pids, thread: Thread, abi: Abi, _call: str, registers: Registers) -> Finish | None:
-    """At the start of ioctl(2): a group is given by its real number; at the end, a terminal has the usual size."""
-    _, request, address, *_ = values(abi, registers)
-    if request & 0xFFFFFFFF == TIOCSPGRP:
-        pids.give_group(thread.tid, address)
-        return None
+def keep_terminal(pids: Pids, count: Count) -> Prepare:
+    """For the start of ioctl(2): a group is given by its real number; at the end, a terminal has the usual size."""
 
-    def finish(thread: Thread, registers: Registers) -> None:
-        if registers.rax == 0:
-            memory.write(thread.tid, address, WINDOW)
+    def begin(thread: Thread, abi: Abi, call: str, registers: Registers) -> Finish | None:
+        _, request, address, *_ = values(abi, registers)
+        if request & 0xFFFFFFFF == TIOCSPGRP:
+            pids.give_group(thread.tid, address)
+            return None
+        fixed = request & 0xFFFFFFFF == TIOCGWINSZ and not thread.process.spared
+        count(thread, call, FIXED if fixed else LEAKED)
 
-    return finish
+        def finish(thread: Thread, registers: Registers) -> None:
+            if registers.rax == 0:
+                memory.write(thread.tid, address, WINDOW)
+
+        return finish if fixed else None
+
+    return begin
 
 
 def keep_layout(_thread: Thread, abi: Abi, _call: str, registers: Registers) -> Finish | None:
