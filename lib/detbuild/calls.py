@@ -102,6 +102,7 @@ _CLOCKS = (
         "clock",
         "the wall clocks; monotonic, boot and CPU clocks stay real",
         "wall clock",
+        "monotonic and boot clocks tell how long the machine has been up, under policy strict too: waits go by them",
     ),
     _fixed("adjtimex", "clock", "holds the wall clock beside the state of its discipline"),
     _fixed("clock_adjtime clock_adjtime64", "clock", "adjtimex for a named clock", "wall clock"),
@@ -113,6 +114,7 @@ _CLOCKS = (
     _passed(
         "times getrusage wait4 waitid waitpid",
         "CPU time and ticks since boot: no moment of the wall clock",
+        "times(2) tells how long the machine has been up, under policy strict too: programs measure waits by it",
     ),
     _passed("sysinfo", "seconds since boot, load and memory; host identity is for policy strict"),
 )
