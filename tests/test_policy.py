@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from detbuild import policy
+from detbuild.audit import COUNTER
 from detbuild.engine.answers import ANSWERS
 from detbuild.errors import PolicyError
 from detbuild.policy import Treatment
@@ -47,6 +48,16 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
 
 def test_the_page_of_the_documents_is_what_the_command_prints() -> None:
     assert (ROOT / "docs" / "rules.md").read_text() == detbuild("--markdown").stdout
+
+
+@pytest.mark.parametrize(
+    ("what", "tracer", "ebpf"),
+    [(COUNTER, "reported", "nobody"), ("rdrand", "nobody", "nobody"), ("cpuid", "nobody", "nobody")],
+)
+def test_the_page_says_which_engine_sees_an_instruction(what: str, tracer: str, ebpf: str) -> None:
+    (line,) = [line for line in (ROOT / "docs" / "rules.md").read_text().splitlines() if line.startswith(f"| {what}")]
+    cells = line.split(" | ")
+    assert (tracer in cells[1], ebpf in cells[2]) == (True, True)
 
 
 def test_every_call_and_every_row_stands_in_the_json() -> None:

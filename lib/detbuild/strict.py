@@ -3,10 +3,13 @@
 
 The files of each rule stand in ``detbuild.outside``.
 
-Sources: the manual pages of section 2, and the kernel's drivers/char/random.c, fs/readdir.c and kernel/sys.c.
+Sources: the manual pages of section 2, the Intel SDM, and the kernel's drivers/char/random.c, fs/readdir.c and
+kernel/sys.c.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from detbuild.calls import Calls, Treatment
 
@@ -154,3 +157,56 @@ RULES: dict[str, tuple[Calls, ...]] = {
         *_OPENS,
     ),
 }
+
+
+class Apart(NamedTuple):
+    """What no rule for all holds: an instruction, or what one engine does otherwise than the other, each in words."""
+
+    what: str
+    tracer: str
+    ebpf: str
+    reason: str
+
+
+_UNSEEN = "real, seen by nobody"
+
+APART = (
+    Apart(
+        "rdtsc, rdtscp",
+        "real, and reported once a thread (rule random)",
+        _UNSEEN,
+        "an instruction, of which Linux makes a signal (PR_SET_TSC); only a tracer can take that from a program",
+    ),
+    Apart("rdrand, rdseed", _UNSEEN, _UNSEEN, "instructions, and Linux can trap neither"),
+    Apart(
+        "cpuid",
+        _UNSEEN,
+        _UNSEEN,
+        "an instruction; where Linux can trap it (ARCH_SET_CPUID), each program's start would stop some forty times",
+    ),
+    Apart("the CPU's number in rseq", _UNSEEN, _UNSEEN, "the kernel writes it to memory, without a call"),
+    Apart(
+        "opens by glibc's dynamic linker, and with O_NOCTTY alone by programs of which most are looked at",
+        _UNSEEN,
+        "fixed or reported, as all others",
+        "libraries and headers, nine in ten of a build's opens: a stop costs the tracer more than the supervisor",
+    ),
+    Apart(
+        "outside files for a program with a seccomp filter of its own",
+        "real, and reported",
+        "fixed",
+        "the tracer has the program make a descriptor, which its filter may forbid; the supervisor gives one",
+    ),
+    Apart(
+        "a random device whose descriptor came over a socket",
+        _UNSEEN,
+        "fixed",
+        "the tracer looks at reads once a program, or one that started it, has opened a device; BPF looks at all",
+    ),
+    Apart(
+        "a read of more than 3 MiB from a random device",
+        "fixed",
+        "real beyond that, and a gap",
+        "BPF writes over what was read, in a loop that has an end",
+    ),
+)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from detbuild import policy, programs, rulefile, surroundings
+from detbuild import policy, programs, rulefile, strict, surroundings
 from detbuild.policy import FileRule, Policy, Rule
 from detbuild.program import Program
 
@@ -37,6 +37,9 @@ anything, PID a number. Policy `time` passes them all, `observe` reports what st
 SURROUNDINGS = """\
 What a session's command is given before it asks for anything; fixed under the rule `identity`, real without it.
 `detbuild run` and `Session` set it; for its tasks BitBake sets all but the user's names."""
+APART = """\
+Both engines hold the rows above alike, and so the record: the build path and malloc's own key are in it under both.
+Instructions are no calls; and these rows are where the engines differ. [limits.md](limits.md) says more of each."""
 PROGRAMS = """\
 The first row that matches decides. Clock: the session's fixed one, or the real one. Reads: file times later than the
 epoch are shown as the epoch, or true. Writes: explicit times inside the shown window become the real now, or are
@@ -201,6 +204,13 @@ def _surroundings() -> Sheet:
     return Sheet("Surroundings", ("What", "Treatment", "Reason"), rows)
 
 
+def _apart() -> Sheet:
+    """What only one engine holds, or none."""
+    return Sheet(
+        "Instructions, and differences between the engines", ("What", "Tracer", "eBPF", "Reason"), strict.APART
+    )
+
+
 def markdown(name: str, rules: Iterable[Rule], rows: Iterable[Program]) -> str:
     """The page docs/rules.md."""
     calls, limits, programs_sheet = sheets(rules, rows)
@@ -211,6 +221,7 @@ def markdown(name: str, rules: Iterable[Rule], rows: Iterable[Program]) -> str:
         _markdown(_additions(), code=(0, 2), text=ADDITIONS),
         _markdown(_files(policy.files("strict")), code=(0, 2), text=FILES),
         _markdown(_surroundings(), code=(), text=SURROUNDINGS),
+        _markdown(_apart(), code=(), text=APART),
         _markdown(programs_sheet, code=(0, 1, 2), text=PROGRAMS),
     ]
     return "\n".join(parts)
