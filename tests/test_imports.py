@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lib" / "detbuild"
 FLOORS = (
     ("errors",),
     ("calls", "command"),
-    ("strict", "outside"),
+    ("strict", "outside", "surroundings"),
     ("policy", "program", "protocol", "audit", "paths", "marks"),
     ("programs", "rulefile", "git_history", "file_times", "audits"),
     ("epoch", "exposure"),

@@ -46,7 +46,7 @@ def _plain(row: Program) -> Program:
 
 
 def _tells(row: Program) -> Program:
-    """Scripts make names, and text, of its own process number."""
+    """Scripts make names, and text, of its own process number; or libuuid mixes that into its random numbers."""
     return row._replace(pid="fixed")
 
 
@@ -220,9 +220,16 @@ _EMBEDDERS = (
     _embeds(_tools("ar ranlib strip objcopy objdump"), "without D an archive keeps the times of its members"),
     _embeds("gzip pigz lzop", "the header keeps the time of the file, without -n"),
     _embeds(
-        "mksquashfs gensquashfs tar2sqfs sqfstar genisoimage mkisofs xorriso xorrisofs mkfs.* mke2fs genext2fs mkimage"
-        " mkcramfs mkyaffs2image mcopy gen_init_cpio sload.f2fs",
+        "mksquashfs gensquashfs tar2sqfs sqfstar genisoimage mkisofs xorriso xorrisofs genext2fs mkimage mkcramfs"
+        " mkyaffs2image mcopy gen_init_cpio sload.f2fs",
         "an image keeps the times of its files",
+    ),
+    _tells(_embeds("mkfs.* mke2fs", "an image keeps the times of its files, and a number of libuuid's")),
+    _tells(
+        _embeds(
+            "uuidgen mkswap tune2fs sgdisk gdisk cgdisk sfdisk fdisk cfdisk parted",
+            "its UUIDs are libuuid's (randutils.c of util-linux), which mixes process and thread numbers in",
+        )
     ),
     _embeds("dpkg-deb rpmbuild", "a package keeps the times of its files"),
     _embeds("stat date diff diff3 sdiff pr vdir", "prints file times"),

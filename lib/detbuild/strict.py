@@ -76,9 +76,10 @@ RULES: dict[str, tuple[Calls, ...]] = {
     ),
     "pid": (
         Calls(
-            ("getpid", "getppid"),
+            ("getpid", "getppid", "gettid"),
             _FIXED,
-            "a shell's own number depends on the epoch, the seed, its command line and those of the programs above it",
+            "the number of a shell, or of another program whose row says so, and of its first thread, depends on the "
+            "epoch, the seed, its command line and those of the programs above it",
             kind="process",
             limit="a parent knows its child by the real number, and so does /proc; what a shell only forks has it",
         ),
@@ -102,7 +103,7 @@ RULES: dict[str, tuple[Calls, ...]] = {
                 "sched_setscheduler",
             ),
             _FIXED,
-            "whoever gives a number back that a shell was told means its process",
+            "whoever gives a number back that a program was told means its process",
             when="told",
             kind="told",
         ),

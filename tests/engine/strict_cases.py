@@ -219,6 +219,9 @@ def _tool_cases() -> Iterator[Case]:
                 WORDS[word][1],
                 needs=emulator,
             )
+    yield Case("uuidgen", "random", ("/bin/sh", "-c", "uuidgen; uuidgen"), STREAM, needs="uuidgen")
+    image = "f=$(mktemp ./XXXXXXXX); truncate -s 4M $f; /sbin/mke2fs -q -F $f; sha256sum < $f; rm $f"
+    yield Case("an image of mke2fs", "random", ("/bin/sh", "-c", image), STREAM, needs="/sbin/mke2fs")
     keys = "print rand(), ' ', join(' ', keys %{{map { $_ => 1 } 1..40}})"
     yield Case("perl: rand and the order of keys", "random", ("perl", "-e", keys), STREAM, needs="perl")
 

@@ -234,7 +234,7 @@ class Desk:
         known = self._bell.ring(Op.INFO, call.tid)
         key, tells = known.program_key, known.flags & (_TOLD | _SEES_ALL) == _TOLD
         origin = self._origins.of(known.origin) if self._origins else None
-        told = self._pids.asked(proc.number(call.tid, "Tgid"), rule.call, origin, tells=tells)
+        told = self._pids.asked(call.tid, proc.number(call.tid, "Tgid"), rule.call, origin, tells=tells)
         self._count(key, rule.call, FIXED if told else PASSED)
         if told:
             self._listener.answer(call.ident, told)

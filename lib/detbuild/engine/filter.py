@@ -58,7 +58,7 @@ TIOCGWINSZ, TIOCSPGRP = 0x5413, 0x5410  # asm-generic/ioctls.h
 SIOCGIFHWADDR = 0x8927  # linux/sockios.h
 FIRST_TOLD = 1 << 22  # PID_MAX_LIMIT (linux/threads.h): the first process number that no kernel gives
 _SECOND = ("getpriority", "setpriority", "ioprio_get", "ioprio_set")
-_NUMBERS = dict.fromkeys(_SECOND, (1,)) | {"setpgid": (0, 1)}
+_NUMBERS = dict.fromkeys(_SECOND, (1,)) | {"setpgid": (0, 1), "tgkill": (0, 1)}
 NOT_READING = os.O_WRONLY | os.O_CREAT | os.O_DIRECTORY | os.O_PATH  # flags of an open for something else
 
 

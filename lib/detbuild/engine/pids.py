@@ -33,14 +33,16 @@ class Pids:
         self._processes: dict[int, int] = {}  # the number -> the process
         self._room = _REMEMBERED
 
-    def asked(self, pid: int, call: str, origin: Origin | None, *, tells: bool) -> int:
-        """What getpid(2) or getppid(2) of a process returns; 0 where the kernel has to say.
+    def asked(self, tid: int, pid: int, call: str, origin: Origin | None, *, tells: bool) -> int:
+        """What getpid(2), getppid(2) or gettid(2) returns to a thread of a process; 0 where the kernel has to say.
 
         ``origin`` is the execution of its program, or of the one that forked it; ``tells`` whether that is to be told
         a number.
         """
         if call == "getppid":
             return self._of_parent(proc.number(pid, "PPid"), origin) if self._told else 0
+        if call == "gettid" and tid != pid:
+            return 0
         return self._known(pid) or (self._tell(pid, origin) if tells and origin else 0)
 
     def _of_parent(self, parent: int, origin: Origin | None) -> int:

@@ -300,7 +300,7 @@ class Tracer:
     def _own_number(self, thread: Thread, abi: Abi, rule: Rule) -> None:
         process = thread.process
         tells = process.rule.pid == "fixed" and process.executed and not process.spared
-        told = self._pids.asked(process.pid, rule.call, process.origin, tells=tells)
+        told = self._pids.asked(thread.tid, process.pid, rule.call, process.origin, tells=tells)
         if told:
             self.answer(thread, abi, rule, lambda _given: told)
         self.count(thread, rule.call, FIXED if told else PASSED)
