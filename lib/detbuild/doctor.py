@@ -207,8 +207,7 @@ def daemon(root: Path) -> Finding:
             hello = detbuildd.ask(peer, "hello")
     except EngineUnavailable as error:
         return Finding("daemon", error.refused, note=_obstacle(root) or error.remedy)
-    note = "; ".join(str(gap) for gap in hello.get("gaps", ()))
-    return Finding("daemon", f"serves, release {hello.get('release')}, process {hello.get('pid')}", True, note)
+    return Finding("daemon", f"serves, release {hello.get('release')}, process {hello.get('pid')}", True)
 
 
 def _obstacle(root: Path) -> str:

@@ -97,10 +97,6 @@ class FakeKernel:
     def _pinned(self) -> list[int]:
         return [int(path.name) for path in self._pins.iterdir() if path.name.isdigit()]
 
-    def gaps(self) -> list[str]:
-        gaps = self._pins / "gaps"
-        return gaps.read_text().splitlines() if gaps.exists() else []
-
     def settle(self) -> None:
         pass
 

@@ -239,22 +239,6 @@ def test_a_downgrade_reads_its_own_sessions_again_and_keeps_the_gap(
             assert [gap["detail"] for gap in counters["gaps"]] == [ELSEWHERE]
 
 
-def test_probes_that_do_not_outlive_a_daemon_are_a_gap_of_the_sessions_that_did(daemon: Daemon) -> None:
-    (daemon.directory / "pins" / "gaps").write_text("probes are perf events here\n")
-    with child() as opener, child() as supervisor:
-        with daemon.client() as peer:
-            ready = open_session(peer, opener.pid, supervisor.pid)
-            assert ask(peer, "counters")["gaps"] == []
-        for _ in range(2):
-            daemon.stop(signal.SIGKILL)
-            daemon.start()
-        with daemon.client() as peer, handle(supervisor.pid) as fd:
-            ask(peer, "resume", (fd,), session=ready["session"], token=ready["token"])
-            assert ask(peer, "counters")["gaps"] == [
-                {"kind": "daemon away", "detail": "probes are perf events here", "count": 1}
-            ]
-
-
 @pytest.mark.parametrize("text", ["", "{}", "[]", "\0", '{"version": 2}', "[" * 100_000])
 def test_a_damaged_record_is_named_and_the_daemon_starts(daemon: Daemon, text: str) -> None:
     with child() as opener, child() as supervisor:

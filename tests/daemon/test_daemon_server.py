@@ -62,7 +62,6 @@ def test_hello_says_who_serves(daemon: Daemon) -> None:
     assert hello["pid"] == daemon.process.pid
     assert hello["release"] == __version__
     assert hello["held"] is False
-    assert hello["gaps"] == []
 
 
 def test_the_socket_is_for_root_and_one_group(daemon: Daemon) -> None:
@@ -348,7 +347,7 @@ def test_who_takes_no_answers_is_asked_to_before_it_gets_more() -> None:
         held = SimpleNamespace(
             held={1: SimpleNamespace(dying=False)}, counters=lambda _: ([], []), survivors=lambda _: []
         )
-        server = Server(listener, held, held, Limits(), print)  # type: ignore[arg-type]
+        server = Server(listener, held, Limits(), print)  # type: ignore[arg-type]
         asks, deaf = (Wire(each, Peer(USER, USER, None), 1, Closer(), session=1) for each in (ours, theirs))
         server._wires = {asks, deaf}
         assert server._counters(asks, {}, [])["kind"] == "counters"

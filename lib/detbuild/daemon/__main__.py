@@ -73,11 +73,9 @@ def run(config: Config, load: Load, write: Log, ready: Callable[[], None] = lamb
             sessions.adopt()
             made = listener is None
             with listener or listen.own(config) as listening:
-                for gap in kernel.gaps():
-                    write(f"not held on this kernel: {gap}")
                 write(f"detbuild {__version__} serves {listening.getsockname()}, as process {os.getpid()}")
                 ready()
-                Server(listening, sessions, kernel, config.limits, write).serve(stop.fileno())
+                Server(listening, sessions, config.limits, write).serve(stop.fileno())
             if made:
                 listen.remove(config)
             if sessions.held:

@@ -73,9 +73,6 @@ class Generations:
         """Whether a set is still attached, though perhaps nobody can read it."""
         return bool(name) and (self._top / name).is_dir()
 
-    def gaps(self) -> list[str]:
-        return self._newest.gaps()
-
     def settle(self) -> None:
         """Wait for the sets that are being removed: another daemon would take one of them for its own."""
         for thread in self._removals.values():

@@ -198,10 +198,6 @@ class Kernel:
         with self._urgent():
             self._drop(session)
 
-    def gaps(self) -> list[str]:
-        """What did not outlast the last daemon: nothing, since every link is pinned."""
-        return []
-
     def holds(self) -> bool:
         """Whether a process is in a session."""
         return not bpf.empty(self._maps["processes"].fd)

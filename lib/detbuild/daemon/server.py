@@ -18,7 +18,7 @@ from detbuild.daemon import peers
 from detbuild.daemon.closer import Closer
 from detbuild.daemon.config import Limits
 from detbuild.daemon.log import Log
-from detbuild.daemon.sessions import Kernel, Sessions
+from detbuild.daemon.sessions import Sessions
 from detbuild.daemon.wire import Wire
 from detbuild.errors import DetbuildError, ProtocolError, SessionError
 from detbuild.linux import proc
@@ -35,10 +35,9 @@ Answer = dict[str, Any]
 class Server:
     """Serves until ``stop`` becomes readable. Owns the listening socket and its connections."""
 
-    def __init__(self, listener: socket.socket, sessions: Sessions, kernel: Kernel, limits: Limits, log: Log) -> None:
+    def __init__(self, listener: socket.socket, sessions: Sessions, limits: Limits, log: Log) -> None:
         self._listener = listener
         self._sessions = sessions
-        self._kernel = kernel
         self._limits = limits
         self._log = log
         self._wires: set[Wire] = set()
@@ -188,7 +187,6 @@ class Server:
             "pid": os.getpid(),
             "started": proc.start_time("self"),
             "release": __version__,
-            "gaps": self._kernel.gaps(),
             "held": held,
             "supervisor": supervisor,
         }

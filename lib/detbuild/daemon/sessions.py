@@ -53,7 +53,6 @@ class Kernel(Protocol):
     def drop(self, session: int) -> None: ...
     def sessions(self) -> list[int]: ...
     def stands(self, name: str) -> bool: ...
-    def gaps(self) -> list[str]: ...
     def settle(self) -> None: ...
     def unload(self) -> None: ...
 
@@ -120,14 +119,12 @@ class Sessions:
 
     def _adopt(self, record: Record, pinned: bool) -> None:
         number = record.number
-        gaps = self._kernel.gaps()
         if not pinned:
-            gaps = [_ELSEWHERE if self._kernel.stands(record.programs) else _DETACHED]
-            self._log(f"session {number} of user {record.uid} is lost: {gaps[0]}")
-        new = [gap for gap in gaps if gap not in record.gaps]
-        if new:
-            record.gaps += new
-            self._records.write(record)
+            gap = _ELSEWHERE if self._kernel.stands(record.programs) else _DETACHED
+            self._log(f"session {number} of user {record.uid} is lost: {gap}")
+            if gap not in record.gaps:
+                record.gaps.append(gap)
+                self._records.write(record)
         supervisor = peers.same(*record.supervisor)
         self._hold(Session(record, supervisor, lost=not pinned))
         if supervisor is None:
