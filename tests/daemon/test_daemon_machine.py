@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,6 +126,23 @@ def test_a_socket_left_over_is_replaced_and_a_file_is_not(tmp_path: Path) -> Non
     with pytest.raises(DaemonError, match="cannot listen at"):
         listen.own(config)
     assert (tmp_path / "sock").read_text() == "precious"
+
+
+def test_the_group_gets_to_the_socket_whatever_roots_umask_is(tmp_path: Path) -> None:
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    group, state = str(os.getegid()), tmp_path / "run" / "sessions"
+    former = os.umask(0o077)
+    try:
+        os.close(listen.lock(Config(state=str(state))))  # it makes what the socket stands in
+        for place in (tmp_path / "run", tmp_path / "other" / "run"):
+            listen.own(Config(socket=str(place / "sock"), group=group)).close()
+            assert (mode(place), mode(place / "sock")) == (0o755, 0o660)
+        assert mode(tmp_path / "other") == 0o755
+        assert mode(state) == 0o700
+    finally:
+        os.umask(former)
 
 
 def test_a_group_that_is_not_there_is_named_with_the_remedy(tmp_path: Path) -> None:

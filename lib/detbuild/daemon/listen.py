@@ -8,6 +8,8 @@ import fcntl
 import grp
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from detbuild.daemon.config import Config
@@ -43,15 +45,13 @@ def own(config: Config) -> socket.socket:
     group = _group(config.group)
     listener = socket.socket(socket.AF_UNIX)
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with _umask(0o022):
+            path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_socket():
             path.unlink()
         # Nobody can connect before listen(), so the owner is right by the time that anybody may.
-        mask = os.umask(0o117)
-        try:
+        with _umask(0o117):
             listener.bind(config.socket)
-        finally:
-            os.umask(mask)
         os.chown(path, os.geteuid(), group)
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -66,7 +66,8 @@ def lock(config: Config) -> int:
     """A descriptor that keeps a second daemon away, as long as it is open. Raises DaemonError."""
     state = Path(config.state)
     try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _umask(0o022):  # its parent is the socket's too, by default
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise DaemonError(
@@ -83,6 +84,16 @@ def lock(config: Config) -> int:
 def remove(config: Config) -> None:
     with contextlib.suppress(OSError):
         os.unlink(config.socket)
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    """Instead of root's own, which may keep the group out."""
+    former = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(former)
 
 
 def _group(name: str) -> int:
