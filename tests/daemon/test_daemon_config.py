@@ -44,6 +44,13 @@ def test_what_is_set_is_set_and_the_rest_stays(tmp_path: Path) -> None:
     assert found.settings == Settings(max_processes=99, max_sessions=7, probes="kprobe")
 
 
+def test_a_group_is_named_by_its_number_too(tmp_path: Path) -> None:
+    path = tmp_path / "detbuildd.yaml"
+    for text in ("group: 7", "group: '7'"):
+        path.write_text(text)
+        assert config.load(path).group == "7"
+
+
 @pytest.mark.parametrize(
     ("text", "said", "known"),
     [
@@ -51,7 +58,7 @@ def test_what_is_set_is_set_and_the_rest_stays(tmp_path: Path) -> None:
         ("limits: {session: 1}", "has no key limits.session", "sessions, sessions_per_user"),
         ("probes: fentry", "probes cannot be 'fentry'", "auto, fexit, kprobe"),
         ("socket: run/sock", "socket is 'run/sock'", "absolute path"),
-        ("group: 7", "group is a text, not 7", "quotes"),
+        ("group: true", "group is a text, not True", "quotes"),
         ("group: ''", "group is a text", "quotes"),
         ("limits: {sessions: many}", "limits.sessions is a number above 0, not 'many'", "number"),
         ("limits: {sessions: 0}", "limits.sessions is a number above 0", "number"),

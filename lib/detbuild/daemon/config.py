@@ -107,17 +107,19 @@ def _known(data: Any, kind: type[Config] | type[Limits], prefix: str) -> dict[st
             f"the configuration's {prefix.rstrip('.') or 'content'} is not a mapping",
             remedy="write lines of KEY: VALUE",
         )
-    known = {each.name: each for each in fields(kind)}
+    known, values = {each.name: each for each in fields(kind)}, dict(data)
     for key, value in data.items():
         if key not in known:
             raise DaemonError(
                 f"the configuration has no key {prefix}{key}", remedy=f"the known keys are: {', '.join(known)}"
             )
         wanted = {"str": str, "int": int}.get(str(known[key].type))
-        if wanted is str and (not isinstance(value, str) or not value):
+        if key == "group" and type(value) is int:
+            values[key] = str(value)
+        elif wanted is str and (not isinstance(value, str) or not value):
             raise DaemonError(f"the configuration's {prefix}{key} is a text, not {value!r}", remedy="put it in quotes")
         if wanted is int and (type(value) is not int or not 0 < value < 1 << 31):
             raise DaemonError(
                 f"the configuration's {prefix}{key} is a number above 0, not {value!r}", remedy="write a number"
             )
-    return dict(data)
+    return values
