@@ -73,22 +73,27 @@ def test_no_look_at_the_maps_can_be_preempted(tmp_path: Path, monkeypatch: pytes
                 looks.append(policy[-1])
             return super().__getattribute__(name)
 
+    def empty(_fd: int) -> bool:
+        looks.append(policy[-1])
+        return False
+
     (tmp_path / "programs").mkdir()
-    monkeypatch.setattr(bpf, "get", lambda _path: 0)
+    monkeypatch.setattr(bpf, "get", lambda _path: os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(bpf, "Map", Watched)
     monkeypatch.setattr(Kernel, "_missed", lambda _self: 0)
     monkeypatch.setattr(kernel, "_kprobes", lambda _generation: ["detbuild/one"])
     monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: policy[-1])
     monkeypatch.setattr(os, "sched_setscheduler", lambda _pid, to, _parameter: policy.append(to))
+    monkeypatch.setattr(bpf, "empty", empty)
     held = Kernel(tmp_path)
     with child() as opener, child() as supervisor:
         opened(held, opener.pid, supervisor.pid)
         seen = [held.counters(NUMBER), held.processes(NUMBER), held.held_by(opener.pid), held.has(NUMBER)]
         seen.append(held.sessions())
         held.close(NUMBER)
-        seen.append(held.closed())
+        seen += [held.closed(), held.holds(), kernel.holds(tmp_path)]
         held.drop(NUMBER)
-    assert seen == [([], []), [opener.pid], NUMBER, True, [NUMBER], [NUMBER]]
+    assert seen == [([], []), [opener.pid], NUMBER, True, [NUMBER], [NUMBER], True, True]
     assert len(looks) > len(seen)
     assert set(looks) == {os.SCHED_FIFO}
     assert policy[-1] == os.SCHED_OTHER

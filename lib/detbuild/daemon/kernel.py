@@ -17,8 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from detbuild.daemon import loader
 from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
 from detbuild.daemon.loader import HEADERS, TRACING, change_kprobes, group, source
-from detbuild.daemon.preemption import preempts
+from detbuild.daemon.preemption import preempts, urgent
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import bpf
 from detbuild.linux.btf import VMLINUX
@@ -200,7 +199,8 @@ class Kernel:
 
     def holds(self) -> bool:
         """Whether a process is in a session."""
-        return not bpf.empty(self._maps["processes"].fd)
+        with self._urgent():
+            return not bpf.empty(self._maps["processes"].fd)
 
     def unload(self) -> bool:
         """Detach and unpin everything, unless a process is still in a session: that stays held, without a daemon."""
@@ -253,19 +253,8 @@ class Kernel:
                 missed += int(misses) if name in self._kprobes else 0
         return missed
 
-    @contextmanager
-    def _urgent(self) -> Iterator[None]:
-        """Not preempted while in the maps: the kernel runs no probe on a CPU on which one was interrupted in bpf(2)."""
-        if not self._kprobes:
-            yield
-            return
-        former, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
-        try:
-            with contextlib.suppress(PermissionError):
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-            yield
-        finally:
-            os.sched_setscheduler(0, former, parameter)
+    def _urgent(self) -> AbstractContextManager[None]:
+        return urgent() if self._kprobes else contextlib.nullcontext()
 
 
 def _digest(settings: Settings, fexit: bool) -> str:
@@ -301,7 +290,8 @@ def holds(place: Path) -> bool:
     try:
         processes = bpf.get(str(place / "maps" / "processes"))
         try:
-            return not bpf.empty(processes)
+            with urgent():
+                return not bpf.empty(processes)
         finally:
             os.close(processes)
     except OSError:

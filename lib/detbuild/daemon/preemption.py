@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Whether the kernel may preempt a task inside the kernel itself, by which a fexit program can be skipped."""
+"""Whether the kernel may preempt a task inside the kernel itself, by which programs can be skipped; and not to be."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _CURRENT = (Path("/sys/kernel/debug/sched/preempt"), Path("/proc/sys/kernel/preempt"))
@@ -27,3 +31,15 @@ def preempts(places: tuple[Path, ...] = _CURRENT, cmdline: Path = Path("/proc/cm
         given = [word.partition("=")[2] for word in cmdline.read_text().split() if word.startswith("preempt=")]
         return not given or given[-1] not in _SAFE
     return any(word.startswith("PREEMPT") for word in words)
+
+
+@contextmanager
+def urgent() -> Iterator[None]:
+    """Not preempted while in a map: the kernel runs no kprobe on a CPU on which one was interrupted in bpf(2)."""
+    former, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        yield
+    finally:
+        os.sched_setscheduler(0, former, parameter)
