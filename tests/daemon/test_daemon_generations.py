@@ -9,10 +9,10 @@ import pytest
 
 from conftest import wait_for
 from detbuild.bpf import layout
-from detbuild.daemon import generations, kernel
+from detbuild.daemon import generations, pins
 from detbuild.daemon.generations import Generations
 
-OLDER = f"{layout.shape()}_older"
+OLDER, DAMAGED = f"{layout.shape()}_older", f"{layout.shape()}_damaged"
 
 
 class Set:
@@ -46,7 +46,7 @@ class Removals:
         self.begun: list[str] = []
         self.free = threading.Event()
 
-    def __call__(self, place: Path, generation: str = "") -> None:
+    def __call__(self, place: Path) -> None:
         self.begun.append(place.name)
         assert self.free.wait(60)
         place.rmdir()
@@ -55,8 +55,9 @@ class Removals:
 @pytest.fixture
 def removals(monkeypatch: pytest.MonkeyPatch) -> Removals:
     made = Removals()
-    monkeypatch.setattr(kernel, "remove", made)
-    monkeypatch.setattr(kernel, "holds", lambda _place: False)
+    monkeypatch.setattr(pins, "remove", made)
+    monkeypatch.setattr(pins, "holds", lambda _place: False)
+    monkeypatch.setattr(pins, "complete", lambda place: place.name != DAMAGED)
     monkeypatch.setattr(generations, "Kernel", Set)
     return made
 
@@ -76,19 +77,36 @@ def test_a_set_goes_when_its_last_session_is_closed_and_the_close_does_not_wait(
     assert removals.begun == []
     sets.close(7)
     assert sets.sessions() == []
-    assert wait_for(lambda: removals.begun == [OLDER])
+    assert wait_for(lambda: removals.begun == [f"removing_{OLDER}"])
     sets.close(8)  # the next one's end begins no second removal
-    assert sets.stands(OLDER)
     assert not older.left  # type: ignore[attr-defined]
     removals.free.set()
     sets.settle()
     assert older.left  # type: ignore[attr-defined]
-    assert not sets.stands(OLDER)
-    assert removals.begun == [OLDER]
-
-
-def test_what_an_earlier_daemon_left_half_built_goes_at_the_start(tmp_path: Path, removals: Removals) -> None:
-    removals.free.set()
-    loaded(tmp_path, kernel.BUILDING, "ffffffff_of_another_release").settle()
     assert [path.name for path in tmp_path.iterdir()] == ["newest"]
-    assert sorted(removals.begun) == sorted([kernel.BUILDING, "ffffffff_of_another_release"])
+    assert removals.begun == [f"removing_{OLDER}"]
+
+
+def test_what_an_earlier_daemon_left_half_built_or_removed_goes_at_start(tmp_path: Path, removals: Removals) -> None:
+    removals.free.set()
+    loaded(tmp_path, "building_one", "removing_two", "ffffffff_of_another_release").settle()
+    assert [path.name for path in tmp_path.iterdir()] == ["newest"]
+    assert sorted(removals.begun) == ["removing_ffffffff_of_another_release", "removing_one", "removing_two"]
+
+
+def test_a_set_that_lacks_a_part_is_not_served_and_what_it_held_is_lost(tmp_path: Path, removals: Removals) -> None:
+    sets = loaded(tmp_path, DAMAGED, OLDER, "ffffffff_of_another_release")
+    assert [each.name for each in sets._older] == [OLDER]
+    assert not sets.stands(DAMAGED)
+    assert removals.begun[0] == f"removing_{DAMAGED}"
+    removals.free.set()
+    sets.settle()
+
+
+def test_what_the_daemon_serves_is_no_set_that_nobody_can_read(
+    tmp_path: Path, removals: Removals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that such a set does not know was in one of the same name, which was built again."""
+    monkeypatch.setattr(pins, "holds", lambda _place: True)
+    sets = loaded(tmp_path, OLDER, "ffffffff_of_another_release")
+    assert [sets.stands(name) for name in ("newest", OLDER, "ffffffff_of_another_release")] == [False, False, True]

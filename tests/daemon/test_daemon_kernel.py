@@ -15,7 +15,7 @@ from daemons import EPOCH, child, children, needs_root
 
 from conftest import wait_for
 from detbuild.bpf import layout
-from detbuild.daemon import kernel, loader
+from detbuild.daemon import kernel, loader, pins
 from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
 from detbuild.daemon.kernel import Kernel
@@ -81,7 +81,7 @@ def test_no_look_at_the_maps_can_be_preempted(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(bpf, "get", lambda _path: os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(bpf, "Map", Watched)
     monkeypatch.setattr(Kernel, "_missed", lambda _self: 0)
-    monkeypatch.setattr(kernel, "_kprobes", lambda _generation: ["detbuild/one"])
+    monkeypatch.setattr(pins, "kprobes", lambda _generation: ["detbuild/one"])
     monkeypatch.setattr(os, "sched_getscheduler", lambda _pid: policy[-1])
     monkeypatch.setattr(os, "sched_setscheduler", lambda _pid, to, _parameter: policy.append(to))
     monkeypatch.setattr(bpf, "empty", empty)
@@ -91,7 +91,7 @@ def test_no_look_at_the_maps_can_be_preempted(tmp_path: Path, monkeypatch: pytes
         seen = [held.counters(NUMBER), held.processes(NUMBER), held.held_by(opener.pid), held.has(NUMBER)]
         seen.append(held.sessions())
         held.close(NUMBER)
-        seen += [held.closed(), held.holds(), kernel.holds(tmp_path)]
+        seen += [held.closed(), held.holds(), pins.holds(tmp_path)]
         held.drop(NUMBER)
     assert seen == [([], []), [opener.pid], NUMBER, True, [NUMBER], [NUMBER], True, True]
     assert len(looks) > len(seen)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detbuild.bpf import layout
-from detbuild.daemon import kernel
+from detbuild.daemon import pins
 from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
-from detbuild.daemon.kernel import Kernel
+from detbuild.daemon.kernel import Kernel, Rows
 
 
 class Generations:
@@ -27,23 +27,27 @@ class Generations:
         """``top`` is the directory of all sets' pins."""
         self.name = newest.name
         self._top, self._newest = top, newest
-        self._removals: dict[str, threading.Thread] = {}  # the name of a set that goes -> who removes it
-        self._older = [
-            Kernel(place)
-            for place in sorted(top.iterdir())
-            if place.name not in (newest.name, kernel.BUILDING) and place.name.startswith(f"{layout.shape()}_")
-        ]
+        self._removals: dict[str, threading.Thread] = {}  # the generation that goes -> who removes it
+        self._older: list[Kernel] = []
+        for place in sorted(top.iterdir()):
+            if place.name != newest.name and place.name.startswith(f"{layout.shape()}_"):
+                if pins.complete(place):
+                    self._older.append(Kernel(place))
+                else:
+                    self._remove(place)  # its sessions are lost: nobody can say what they saw
         self._sweep()
 
     @classmethod
     def load(cls, settings: Settings) -> Generations:
         """Raises EngineUnavailable."""
-        return cls(Path(settings.pins), Kernel.load(settings))
+        top = Path(settings.pins)
+        with pins.usable(top):
+            return cls(top, Kernel.load(settings))
 
     def open(self, session: int, admission: Admission) -> None:
         self._newest.open(session, admission)
 
-    def counters(self, session: int) -> tuple[kernel.Rows, kernel.Rows]:
+    def counters(self, session: int) -> tuple[Rows, Rows]:
         return self._holder(session).counters(session)
 
     def processes(self, session: int) -> list[int]:
@@ -70,8 +74,8 @@ class Generations:
         return sorted({session for each in self._all() for session in each.sessions()})
 
     def stands(self, name: str) -> bool:
-        """Whether a set is still attached, though perhaps nobody can read it."""
-        return bool(name) and (self._top / name).is_dir()
+        """Whether a set that nobody here can read is still attached."""
+        return bool(name) and name not in [each.name for each in self._all()] and (self._top / name).is_dir()
 
     def settle(self) -> None:
         """Wait for the sets that are being removed: another daemon would take one of them for its own."""
@@ -89,7 +93,7 @@ class Generations:
         return next((each for each in self._older if each.has(session)), self._newest)
 
     def _sweep(self) -> None:
-        """Remove the sets of earlier daemons that hold nobody any more, and what one left half built."""
+        """Remove the sets of earlier daemons that hold nobody any more, and what one left half built or removed."""
         for each in list(self._older):
             if not each.sessions() and not each.holds():
                 self._older.remove(each)
@@ -97,16 +101,18 @@ class Generations:
         self._removals = {name: thread for name, thread in self._removals.items() if thread.is_alive()}
         known = {each.name for each in self._all()} | self._removals.keys()
         with contextlib.suppress(OSError):
-            for place in [place for place in self._top.iterdir() if place.name not in known]:
-                if not kernel.holds(place):
+            for place in [place for place in self._top.iterdir() if pins.generation(place) not in known]:
+                if not pins.holds(place):
                     self._remove(place)
 
     def _remove(self, place: Path, then: Callable[[], None] = lambda: None) -> None:
         """Remove a set beside the daemon's loop: for each kprobe the kernel waits for all processors."""
 
+        going = pins.retire(place)
+
         def work() -> None:
-            kernel.remove(place)
+            pins.remove(going)
             then()
 
-        self._removals[place.name] = threading.Thread(target=work)
-        self._removals[place.name].start()
+        thread = self._removals[pins.generation(place)] = threading.Thread(target=work)
+        thread.start()

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from detbuild.bpf import layout
-from detbuild.daemon import loader
+from detbuild.daemon import loader, pins
 from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
-from detbuild.daemon.loader import HEADERS, TRACING, change_kprobes, group, source
+from detbuild.daemon.loader import HEADERS, TRACING, source
 from detbuild.daemon.preemption import preempts, urgent
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import bpf
@@ -34,7 +33,6 @@ from detbuild.linux.btf import VMLINUX
 SECOND = 1_000_000_000
 _LATEST = (1 << 64) // SECOND - 1  # the last second that fits into 64 bits of nanoseconds
 
-BUILDING = "building"  # where a set is that is not complete yet
 _LIBRARY = Path(__file__).resolve().parents[2]
 _START = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from detbuild.daemon.loader import main; main()"
 _COMPILES = 300  # seconds that a slow machine may take
@@ -54,7 +52,7 @@ class Kernel:
             name: bpf.Map(bpf.get(str(place / "maps" / name)), *structs) for name, structs in layout.MAPS.items()
         }
         self._programs = [bpf.get(str(path)) for path in sorted((place / "programs").iterdir())]
-        self._kprobes = {event.partition("/")[2].encode() for event in _kprobes(self.name)}
+        self._kprobes = {event.partition("/")[2].encode() for event in pins.kprobes(self.name)}
 
     @classmethod
     def load(cls, settings: Settings) -> Kernel:
@@ -67,17 +65,10 @@ class Kernel:
                 f"this kernel does not describe its types: there is no {VMLINUX}",
                 remedy="use a kernel with CONFIG_DEBUG_INFO_BTF, or the tracer",
             )
-        try:
-            _prepare(top)
-            if not (top / generation).exists():
+        with pins.usable(top):
+            if not pins.complete(top / generation):
                 _build(top, generation, settings, fexit)
             return cls(top / generation)
-        except OSError as error:
-            raise EngineUnavailable(
-                f"the BPF file system cannot be used ({error})",
-                cause="the daemon must be root of the machine itself, outside any container",
-                remedy=f"mount -t bpf bpf {top.parent}, as root",
-            ) from error
 
     # Sessions -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +197,7 @@ class Kernel:
         """Detach and unpin everything, unless a process is still in a session: that stays held, without a daemon."""
         if self.holds():
             return False
-        remove(self._place)
+        pins.remove(self._place)
         return True
 
     def leave(self) -> None:
@@ -266,61 +257,11 @@ def _digest(settings: Settings, fexit: bool) -> str:
     return f"{layout.shape()}_{hashlib.blake2b(bytes(1).join(parts), digest_size=8).hexdigest()}"
 
 
-def _prepare(top: Path) -> None:
-    """The pins' directory, in a BPF file system."""
-    for path in (top, *top.parents):
-        if path.is_dir() and _file_system(path) == "bpf":
-            break
-    else:
-        subprocess.run(["mount", "-t", "bpf", "bpf", str(top.parent)], check=False, capture_output=True)
-    top.mkdir(mode=0o700, exist_ok=True)
-
-
-def _file_system(path: Path) -> str:
-    best = ("", "")
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, kind, *_ = line.split()
-        if len(place) >= len(best[0]) and (path == Path(place) or Path(place) in path.parents):
-            best = (place, kind)
-    return best[1]
-
-
-def holds(place: Path) -> bool:
-    """Whether a complete set, of whatever release, has a process in a session."""
-    try:
-        processes = bpf.get(str(place / "maps" / "processes"))
-        try:
-            with urgent():
-                return not bpf.empty(processes)
-        finally:
-            os.close(processes)
-    except OSError:
-        return False
-
-
-def remove(place: Path, generation: str = "") -> None:
-    """Detach and unpin a set, complete or not; ``generation`` is its name where its directory's is another."""
-    events = _kprobes(generation or place.name)
-    shutil.rmtree(place, ignore_errors=True)
-    for event in events:
-        with contextlib.suppress(OSError):
-            change_kprobes(f"-:{event}")
-
-
-def _kprobes(generation: str) -> list[str]:
-    """The probes of a set, as GROUP/NAME: none where it is of fexit programs."""
-    try:
-        lines = (TRACING / "kprobe_events").read_text().splitlines()
-    except OSError:
-        return []
-    names = [line.split()[0].partition(":")[2] for line in lines]
-    return [name for name in names if name.startswith(group(generation) + "/")]
-
-
 def _build(top: Path, generation: str, settings: Settings, fexit: bool) -> None:
     """Load a new set, complete or not at all. Raises EngineUnavailable."""
-    place = top / BUILDING
-    remove(place, generation)  # a daemon's that was killed at it
+    pins.remove(top / generation)  # of which somebody has removed a part
+    place = top / f"{pins.BUILDING}{generation}"
+    pins.remove(place)  # a daemon's that was killed at it
     wanted = {
         "place": str(place),
         "generation": generation,
@@ -331,14 +272,14 @@ def _build(top: Path, generation: str, settings: Settings, fexit: bool) -> None:
     try:
         result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_COMPILES)
     except subprocess.TimeoutExpired:
-        remove(place, generation)
+        pins.remove(place)
         raise EngineUnavailable(
             f"the BPF programs were not compiled in {_COMPILES} seconds",
             cause="the machine is overloaded",
             remedy="start the daemon again, when there is less to do",
         ) from None
     if result.returncode:
-        remove(place, generation)
+        pins.remove(place)
         with contextlib.suppress(ValueError, IndexError):
             said = json.loads(result.stdout.splitlines()[-1])
             errors = [line for line in result.stderr.splitlines() if "error:" in line]
