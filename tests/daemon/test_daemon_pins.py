@@ -20,6 +20,7 @@ from detbuild.daemon import kernel, pins
 from detbuild.daemon.config import Settings
 from detbuild.daemon.generations import Generations
 from detbuild.daemon.kernel import Kernel
+from detbuild.errors import DaemonError, EngineUnavailable
 from detbuild.linux import bpf
 
 PARTS = [f"maps/{name}" for name in layout.MAPS] + [f"{kind}/{name}" for kind in ("programs", "links") for name in "ab"]
@@ -163,3 +164,32 @@ def test_a_set_that_lacks_a_link_is_built_again(
     assert names(top) == ["one"]
     monkeypatch.setattr(subprocess, "run", None)
     assert Kernel.load(settings).name == "one"
+
+
+def test_a_second_daemon_gets_nothing_of_what_is_pinned(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its state is: it would close the sessions of the first, which it has no records of."""
+    loads, held = list[Settings](), list[int]()
+
+    def load(settings: Settings) -> SimpleNamespace:
+        loads.append(settings)
+        if len(loads) == 1:
+            raise EngineUnavailable("not yet")
+        return SimpleNamespace(name="newest")
+
+    def lock(place: Path) -> int:
+        held.append(locked(place))
+        return held[-1]
+
+    locked = pins.lock
+    monkeypatch.setattr(Kernel, "load", load)
+    monkeypatch.setattr(pins, "_prepare", lambda _top: None)
+    monkeypatch.setattr(pins, "lock", lock)
+    settings = Settings(pins=str(top))
+    with pytest.raises(EngineUnavailable):
+        Generations.load(settings)
+    Generations.load(settings)
+    with pytest.raises(DaemonError) as caught:
+        Generations.load(settings)
+    assert caught.value.refused == f"another detbuildd has the lock on {top}"
+    assert len(loads) == 2
+    os.close(held[-1])

@@ -9,6 +9,7 @@ like our own. What is of another shape cannot be read; it is only kept, and remo
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -39,10 +40,15 @@ class Generations:
 
     @classmethod
     def load(cls, settings: Settings) -> Generations:
-        """Raises EngineUnavailable."""
+        """Nobody else's from now on, for as long as this process lives. Raises EngineUnavailable, DaemonError."""
         top = Path(settings.pins)
         with pins.usable(top):
-            return cls(top, Kernel.load(settings))
+            locked = pins.lock(top)
+            try:
+                return cls(top, Kernel.load(settings))
+            except BaseException:
+                os.close(locked)
+                raise
 
     def open(self, session: int, admission: Admission) -> None:
         self._newest.open(session, admission)

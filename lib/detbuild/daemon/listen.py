@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import grp
 import os
 import socket
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from detbuild.daemon.config import Config
+from detbuild.daemon.lock import take
 from detbuild.errors import DaemonError
 
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
@@ -63,7 +63,7 @@ def own(config: Config) -> socket.socket:
 
 
 def lock(config: Config) -> int:
-    """A descriptor that keeps a second daemon away, as long as it is open. Raises DaemonError."""
+    """A descriptor that keeps a second daemon from the state, as long as it is open. Raises DaemonError."""
     state = Path(config.state)
     try:
         with _umask(0o022):  # its parent is the socket's too, by default
@@ -73,12 +73,7 @@ def lock(config: Config) -> int:
         raise DaemonError(
             f"cannot write to {state}: {error.strerror}", remedy="name another state in the configuration"
         ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise DaemonError(f"another detbuildd has the lock on {state}", remedy="stop that one first") from error
-    return fd
+    return take(fd, state)
 
 
 def remove(config: Config) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from detbuild.bpf import layout
 from detbuild.daemon.loader import TRACING, change_kprobes, group
+from detbuild.daemon.lock import take
 from detbuild.daemon.preemption import urgent
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import bpf
@@ -40,6 +41,14 @@ def usable(top: Path) -> Iterator[None]:
             cause="the daemon must be root of the machine itself, outside any container",
             remedy=f"mount -t bpf bpf {top.parent}, as root",
         ) from error
+
+
+def lock(top: Path) -> int:
+    """A descriptor that keeps a second daemon from the sets, as long as it is open. Raises DaemonError, OSError.
+
+    It is of the directory itself, since a BPF file system holds no files.
+    """
+    return take(os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), top)
 
 
 def _prepare(top: Path) -> None:
