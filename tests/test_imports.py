@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lib" / "detbuild"
 # From the ground up. A module or folder may import what stands in an earlier row, and its own neighbours in a folder.
 FLOORS = (
     ("errors",),
-    ("calls", "command"),
+    ("calls", "command", "plainyaml"),
     ("strict", "outside", "surroundings"),
     ("policy", "program", "protocol", "audit", "paths", "marks"),
     ("programs", "rulefile", "git_history", "file_times", "audits"),

@@ -89,6 +89,23 @@ def test_broken_yaml_is_refused_with_its_file(tmp_path: Path) -> None:
         rulefile.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("r.yaml", "- names: x\n  names: y\n", "not YAML: the key names stands twice"),
+        ("r.yaml", "- names: 2001-99-99\n", "not YAML: a value is not what it looks like"),
+        ("r.json", '[{"names": "x", "names": "y"}]', "not JSON: the key names stands twice"),
+        ("r.yaml", "[" * 5000, "not YAML"),
+        ("r.json", "[" * 100_000, "not JSON"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_file(tmp_path: Path, name: str, text: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(PolicyError, match=f"{path} are {message}"):
+        rulefile.load(path)
+
+
 def test_a_signature_is_the_same_however_the_rows_are_written(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text("- reason: r\n  argument: ^-t$\n  names: gen*\n  writes: kept\n  clock: real\n  reads: true\n")

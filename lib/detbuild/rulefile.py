@@ -25,6 +25,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from detbuild import plainyaml
 from detbuild.errors import PolicyError
 from detbuild.program import Program
 
@@ -45,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Program, ...]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PolicyError(f"cannot read the rules {path}: {reason}", remedy="name a YAML or JSON file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PolicyError(f"the rules {path} are not JSON: {error}", remedy="name a YAML file .yaml") from error
     return _located(value, path)
 
@@ -56,7 +57,7 @@ def parse(text: str) -> tuple[Program, ...]:
     if text.startswith(("[", "{")):
         try:
             value = _json(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PolicyError(
                 f"DETBUILD_RULES is not JSON: {error}",
                 remedy="put names and values in double quotes, all in single ones",
@@ -82,20 +83,27 @@ def to_json(rows: Sequence[Program]) -> str:
 
 
 def _json(text: str) -> Any:
-    return json.loads(text) if text.strip() else []
+    return json.loads(text, object_pairs_hook=_once) if text.strip() else []
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in known:
+            raise ValueError(f"the key {key} stands twice")
+        known[key] = value
+    return known
 
 
 def _yaml(text: str, path: str) -> Any:
     try:
-        import yaml
+        return plainyaml.load(text) or []
     except ImportError:
         raise PolicyError(
             f"cannot read the rules {path}: this Python has no PyYAML",
             remedy="write the rules as JSON, in a file .json",
         ) from None
-    try:
-        return yaml.safe_load(text) or []
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise PolicyError(f"the rules {path} are not YAML: {error}") from error
 
 

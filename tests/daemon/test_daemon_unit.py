@@ -38,7 +38,9 @@ def test_the_manual_has_every_key_with_its_default() -> None:
     for key, value in known.items():
         assert f"| `{key}` | `{value}` |" in manual
     for key, value in limits.items():
-        assert f"| `limits:` `{key}` | {value} |" in manual
+        row = re.search(rf"^\| `limits:` `{key}` \| {value} \| (.*) \|$", manual, re.M)
+        assert row, key
+        assert "{} to {}".format(*config.RANGES[key]) in row[1]
 
 
 def test_the_socket_unit_listens_where_clients_look() -> None:

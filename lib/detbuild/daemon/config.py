@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from detbuild import plainyaml
 from detbuild.engine import detbuildd
 from detbuild.errors import DaemonError
 
@@ -49,6 +50,17 @@ class Limits:
     message: int = 65536  # bytes of one request
 
 
+# The least and the most of each. A session has room for half of the processes, and a connection takes a descriptor.
+RANGES = {
+    "sessions": (1, 1 << 16),
+    "sessions_per_user": (1, 1 << 16),
+    "processes": (64, 1 << 20),
+    "connections": (1, 1 << 16),
+    "connections_per_user": (1, 1 << 16),
+    "message": (1024, 1 << 24),
+}
+
+
 @dataclass(frozen=True)
 class Config:
     """``state`` is the directory, for root alone, where a restarted daemon finds its sessions."""
@@ -67,8 +79,6 @@ class Config:
 
 def load(path: Path = PATH, *, required: bool = False) -> Config:
     """The file's configuration; the defaults where there is no file and none is ``required``. Raises DaemonError."""
-    import yaml
-
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -78,9 +88,10 @@ def load(path: Path = PATH, *, required: bool = False) -> Config:
     except (OSError, UnicodeError) as error:
         raise DaemonError(f"cannot read the configuration {path}: {error}") from error
     try:
-        return parse(yaml.safe_load(text))
-    except (yaml.YAMLError, RecursionError) as error:
+        data = plainyaml.load(text)
+    except ValueError as error:
         raise DaemonError(f"the configuration {path} is not YAML: {error}") from error
+    return parse(data)
 
 
 def parse(data: Any) -> Config:
@@ -118,8 +129,11 @@ def _known(data: Any, kind: type[Config] | type[Limits], prefix: str) -> dict[st
             values[key] = str(value)
         elif wanted is str and (not isinstance(value, str) or not value):
             raise DaemonError(f"the configuration's {prefix}{key} is a text, not {value!r}", remedy="put it in quotes")
-        if wanted is int and (type(value) is not int or not 0 < value < 1 << 31):
-            raise DaemonError(
-                f"the configuration's {prefix}{key} is a number above 0, not {value!r}", remedy="write a number"
-            )
+        if wanted is int:
+            least, most = RANGES[key]
+            if type(value) is not int or not least <= value <= most:
+                raise DaemonError(
+                    f"the configuration's {prefix}{key} is a number from {least} to {most}, not {value!r}",
+                    remedy="write a number",
+                )
     return values
