@@ -95,7 +95,7 @@ class Loader:
         self._btf = Btf.of_kernel()
 
     def run(self) -> None:
-        """Raises OSError, KeyError where the kernel lacks a function, and BCC's own exceptions."""
+        """Raises OSError; FileNotFoundError, or Btf's KeyError, where the kernel lacks something; BCC's exceptions."""
         from bcc.libbcc import lib
 
         module = compiled(self._btf, self._sizes, self._fexit)
@@ -125,7 +125,7 @@ class Loader:
             # A call without arguments is one function with three names, of which BTF keeps one.
             function = self._btf.function(target) or self._btf.function(target.replace("__x64_sys_", "__do_sys_"))
             if not function:
-                raise KeyError(f"the kernel has no function {target}")
+                raise FileNotFoundError(f"there is no function {target}")
             kind = bpf.TRACE_FEXIT if how == "exit" else bpf.TRACE_FENTRY
             program = bpf.load(short, bpf.TRACING, code, license_, attach=kind, function=function)
             attach = bpf.open_tracepoint
@@ -175,7 +175,7 @@ def main() -> None:
             f"the BPF compiler is missing ({error})",
             remedy="apt-get install python3-bpfcc, and run with /usr/bin/python3",
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, KeyError) as error:
         refused = EngineUnavailable(
             f"this kernel lacks what the BPF programs need ({error})",
             remedy="use a kernel with CONFIG_DEBUG_INFO_BTF and CONFIG_BPF_EVENTS, 5.15 or newer",
