@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import Daemon, child, framed, needs_root
+from daemons import EPOCH, Daemon, child, framed, handle, needs_root, open_session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,8 +46,17 @@ CHUNKS = st.one_of(
     st.builds(lambda data, size: data[:size], MESSAGES, st.integers(0, 200)),
     st.builds(lambda value: framed(repr(value).encode()), JSON),
 )
-DESCRIPTORS = st.lists(st.sampled_from(["pipe", "self", "child", "socket", "directory"]), max_size=6)
-STEPS = st.lists(st.tuples(CHUNKS, DESCRIPTORS), min_size=1, max_size=6)
+# Not ourselves: a session would kill its opener with its supervisor.
+DESCRIPTORS = st.lists(st.sampled_from(["pipe", "opener", "supervisor", "socket", "directory"]), max_size=6)
+# What the open session is asked: beside the right descriptors, or beside any.
+BESIDE = {"open": ["opener", "supervisor"], "resume": ["supervisor"], "counters": [], "close": [], "hello": []}
+ASKED = st.sampled_from(sorted(BESIDE)).flatmap(
+    lambda kind: st.tuples(st.just(kind), st.just(BESIDE[kind]) | DESCRIPTORS)
+)
+Step = tuple[bytes | str, list[str]]
+STEPS: st.SearchStrategy[list[Step]] = st.lists(
+    st.one_of(ASKED, ASKED, st.tuples(CHUNKS, DESCRIPTORS)), min_size=1, max_size=6
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,33 +69,51 @@ def daemon() -> Iterator[Daemon]:
 def descriptors() -> Iterator[dict[str, int]]:
     reader, writer = os.pipe()
     end, other = socket.socketpair()
-    with child() as process, end, other:
-        fds = {
-            "pipe": writer,
-            "self": os.pidfd_open(os.getpid()),
-            "child": os.pidfd_open(process.pid),
-            "socket": end.fileno(),
-            "directory": os.open("/proc/self", os.O_RDONLY),
-        }
-        yield fds
-    os.close(reader)
-    for name in ("pipe", "self", "child", "directory"):
-        os.close(fds[name])
+    directory = os.open("/proc/self", os.O_RDONLY)
+    with end, other:
+        yield {"pipe": writer, "socket": end.fileno(), "directory": directory}
+    for fd in (reader, writer, directory):
+        os.close(fd)
+
+
+@pytest.fixture(scope="module")
+def answered() -> Counter[str]:
+    """How often the daemon gave each kind of answer."""
+    return Counter()
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS, half_closed=st.booleans())
+@given(steps=STEPS, opened=st.booleans(), half_closed=st.booleans())
 def test_whatever_comes_the_next_one_is_served(
-    daemon: Daemon, descriptors: dict[str, int], steps: list[tuple[bytes, list[str]]], half_closed: bool
+    daemon: Daemon,
+    descriptors: dict[str, int],
+    answered: Counter[str],
+    *,
+    steps: list[Step],
+    opened: bool,
+    half_closed: bool,
 ) -> None:
-    with daemon.client() as peer:
+    with (
+        child() as opener,
+        child() as supervisor,
+        handle(opener.pid) as one,
+        handle(supervisor.pid) as two,
+        daemon.client() as peer,
+    ):
+        known = {"tid": opener.pid, "epoch": EPOCH, "policy": "time", "spare_root": False, "session": 0, "token": ""}
+        if opened:
+            ready = open_session(peer, opener.pid, supervisor.pid)
+            assert ready["kind"] == "ready"
+            known |= {"session": ready["session"], "token": ready["token"]}
+        fds = {**descriptors, "opener": one, "supervisor": two}
         try:
-            for data, names in steps:
-                socket.send_fds(peer, [data or b"\0"], [descriptors[name] for name in names])
+            for what, names in steps:
+                data = framed(protocol.encode(what, **known)) if isinstance(what, str) else what or b"\0"
+                socket.send_fds(peer, [data], [fds[name] for name in names])
             if half_closed:
                 peer.shutdown(socket.SHUT_WR)
-                while peer.recv(65536):
-                    pass
+                while message := protocol.receive(peer):
+                    answered[message["kind"]] += 1
         except (BrokenPipeError, ConnectionResetError):
             pass
         assert daemon.serves()
@@ -94,6 +123,12 @@ def test_whatever_comes_the_next_one_is_served(
 
 def test_after_all_that_nothing_is_left_open(daemon: Daemon) -> None:
     assert daemon.serves()
-    sessions = len(list((daemon.directory / "state").glob("*.json")))
-    assert wait_for(lambda: daemon.descriptors() < 15 + 2 * sessions)
+    assert wait_for(lambda: not [pin for pin in (daemon.directory / "pins").iterdir() if pin.name.isdigit()])
+    assert wait_for(lambda: daemon.descriptors() < 15)
     assert "failed: " not in daemon.log
+
+
+def test_all_that_has_reached_open_sessions(daemon: Daemon, answered: Counter[str]) -> None:
+    for event in ("opened: user 0", "resumed by process", "closed"):
+        assert re.search(rf" session \d+ {event}", daemon.log), event
+    assert answered.keys() == {"hello", "ready", "counters", "closed", "error"}
