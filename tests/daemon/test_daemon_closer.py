@@ -7,12 +7,13 @@ import os
 import signal
 import socket
 import struct
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemons import Daemon, ask, handle, needs_root
+from daemons import NOBODY, Daemon, as_user, ask, handle, needs_root
 
 from conftest import wait_for
 from detbuild import protocol
@@ -21,6 +22,7 @@ from detbuild.daemon.closer import Closer
 
 LINGERS = 15  # seconds
 AT_ONCE = 5
+USER = 12345
 
 
 @pytest.fixture
@@ -74,6 +76,64 @@ def test_a_descriptor_that_was_never_received_holds_up_nobody(tmp_path: Path) ->
         assert wait_for(lambda: "1 connections, which is the limit" in daemon.log)
         assert ask(first, "hello")["kind"] == "hello"
         assert time.monotonic() - began < AT_ONCE
+
+
+@needs_root
+def test_a_user_whose_descriptors_do_not_close_is_refused_and_others_are_served() -> None:
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="detbuildd-"))
+        os.chmod(name, 0o755)
+        daemon = stack.enter_context(Daemon(Path(name), {"connections_per_user": 5}, group=NOBODY))
+        senders = [stack.enter_context(lingering()) for _ in range(4)]
+        with only_connection(daemon) as peer:
+            assert daemon.process
+            daemon.process.send_signal(signal.SIGSTOP)
+            protocol.send(peer, "hello", fds=[sender.fileno() for sender in senders])
+            for sender in senders:
+                sender.close()
+            daemon.process.send_signal(signal.SIGCONT)
+            protocol.receive(peer)
+            with daemon.client() as again:
+                refusal = protocol.receive(again)
+            assert refusal is not None
+            assert refusal["refused"] == "user 0 has 5 connections to the daemon, which is the limit"
+            assert refusal["cause"].startswith("4 of them are descriptors that it sent or left unread")
+            assert as_user(USER, daemon.serves) is True
+            assert ask(peer, "hello")["kind"] == "hello"
+
+
+@pytest.mark.parametrize("unread", [b"", b"x", bytes(100_000)], ids=len)
+def test_a_connection_with_mere_bytes_unread_is_closed_at_once(
+    monkeypatch: pytest.MonkeyPatch, unread: bytes
+) -> None:
+    monkeypatch.setattr(Closer, "close", lambda *_: pytest.fail("in time, not at once"))
+    within, (ours, theirs) = Closer(), socket.socketpair()
+    with theirs:
+        theirs.sendall(unread)
+        fd = ours.fileno()
+        within.hang_up(1, ours)
+        assert not os.path.exists(f"/proc/self/fd/{fd}")
+
+
+@pytest.mark.parametrize("flags", [0, socket.MSG_OOB], ids=["in turn", "out of band"])
+def test_a_connection_with_descriptors_unread_is_closed_by_the_users_own_thread(
+    monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    closed: list[list[int]] = []
+    monkeypatch.setattr(Closer, "close", lambda _self, _uid, fds: closed.append(fds))
+    within, (ours, theirs), (reader, writer) = Closer(), socket.socketpair(), os.pipe()
+    with theirs:
+        theirs.sendall(bytes(1000))
+        theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", writer))], flags)
+        theirs.sendall(bytes(1000))
+        os.close(writer)
+        fd = ours.fileno()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        within.hang_up(1, ours)
+    assert closed == [[fd]]
+    os.close(fd)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def only_connection(daemon: Daemon) -> socket.socket:

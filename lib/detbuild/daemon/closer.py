@@ -14,6 +14,8 @@ from collections import deque
 
 from detbuild.daemon import peers
 
+_READ = 65536  # bytes
+
 
 class Closer:
     """A thread for each user that has something to close, so that nobody waits for another one's."""
@@ -41,11 +43,11 @@ class Closer:
             threading.Thread(target=self._work, args=(uid,), daemon=True).start()
 
     def hang_up(self, uid: int, connection: socket.socket) -> None:
-        """Close a connection: what it still holds unread may have descriptors beside it, which close with it."""
+        """Close a connection, at once unless it holds descriptors unread, which close with it."""
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)  # nothing more comes in
-        (unread,) = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))
-        if unread:
+            _drain(connection)
+        if _unread(connection):
             self.close(uid, [connection.detach()])
         else:
             connection.close()
@@ -61,3 +63,19 @@ class Closer:
                 if not self._waiting[uid]:
                     del self._waiting[uid]
                     return
+
+
+def _unread(connection: socket.socket) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))[0])
+
+
+def _drain(connection: socket.socket) -> None:
+    """Read what is left, up to what has descriptors beside it: without room for them, a mere look says that they are.
+
+    Raises OSError.
+    """
+    while True:
+        data, _, flags, _ = connection.recvmsg(_READ, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if not data or flags & socket.MSG_CTRUNC:
+            return
+        connection.recv(len(data), socket.MSG_DONTWAIT)

@@ -98,15 +98,15 @@ class Server:
             self._closer.hang_up(_NOBODY, connection)
             return
         uid = wire.peer.uid
-        refused = ""
-        if self._of_user[uid] >= self._limits.connections_per_user:
-            refused = f"user {uid} has {self._of_user[uid]} connections to the daemon, which is the limit"
+        refused, closing = "", self._closer.waiting(uid)
+        if self._of_user[uid] + closing >= self._limits.connections_per_user:
+            refused = f"user {uid} has {self._of_user[uid] + closing} connections to the daemon, which is the limit"
         elif len(self._wires) >= self._limits.connections:
             refused = f"the daemon has {len(self._wires)} connections, which is the limit"
         if refused:
             self._log(refused)
             with contextlib.suppress(OSError):
-                wire.answer("error", refused=refused, cause="", remedy="run fewer tasks at once")
+                wire.answer("error", refused=refused, cause=_hanging(closing), remedy="run fewer tasks at once")
             wire.close()
             return
         self._wires.add(wire)
@@ -255,6 +255,10 @@ def _number(message: protocol.Message, name: str, end: int) -> int:
     if type(value) is not int or not 0 <= value < end:
         raise SessionError(f"{name} is a number from 0 and below {end}, not {value!r:.100}")
     return value
+
+
+def _hanging(closing: int) -> str:
+    return f"{closing} of them are descriptors that it sent or left unread, and that do not close" if closing else ""
 
 
 def _refusal(refused: str, cause: str, remedy: str) -> Answer:
