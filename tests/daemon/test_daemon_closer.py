@@ -102,10 +102,19 @@ def test_a_user_whose_descriptors_do_not_close_is_refused_and_others_are_served(
             assert ask(peer, "hello")["kind"] == "hello"
 
 
+@needs_root
+def test_a_descriptor_beside_out_of_band_data_holds_up_nobody(daemon: Daemon) -> None:
+    """Which recvmsg(2) would close with the byte that it skips."""
+    with lingering() as sender, daemon.client() as peer:
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", sender.fileno()))]
+        peer.sendmsg([b"x"], beside, socket.MSG_OOB)
+        sender.close()
+        peer.sendall(b"more")
+        assert serves_at_once(daemon)
+
+
 @pytest.mark.parametrize("unread", [b"", b"x", bytes(100_000)], ids=len)
-def test_a_connection_with_mere_bytes_unread_is_closed_at_once(
-    monkeypatch: pytest.MonkeyPatch, unread: bytes
-) -> None:
+def test_a_connection_with_mere_bytes_unread_is_closed_at_once(monkeypatch: pytest.MonkeyPatch, unread: bytes) -> None:
     monkeypatch.setattr(Closer, "close", lambda *_: pytest.fail("in time, not at once"))
     within, (ours, theirs) = Closer(), socket.socketpair()
     with theirs:

@@ -93,6 +93,8 @@ class Server:
             return
         try:
             connection.setblocking(False)
+            # Else recvmsg(2) itself would close what came beside out-of-band data.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             wire = Wire(connection, peers.of(connection), self._limits.message, self._closer)
         except OSError:
             self._closer.hang_up(_NOBODY, connection)
