@@ -13,7 +13,7 @@ from detbuild import policy, programs
 from detbuild.audit import BUILD_PATH, FIXED, LEAKED, PASSED, Audit, Gap
 from detbuild.bpf.layout import Flag, Op
 from detbuild.engine import bell as bells
-from detbuild.engine import filetimes, origins, refusals, waits, world
+from detbuild.engine import filetimes, origins, refusals, unheld, waits, world
 from detbuild.engine.answers import ANSWERS
 from detbuild.engine.base import Terms
 from detbuild.engine.bell import Doorbell, Silent
@@ -382,4 +382,4 @@ class Desk:
     def _failed(self, call: Notification, rule: Rule, program_key: int, error: OSError | ValueError) -> None:
         # EFAULT is the caller's own: the kernel will say so.
         if getattr(error, "errno", 0) != errno.EFAULT and not proc.ended(call.tid):
-            self.gap("wait not carried over", f"{self.name(program_key)}: {rule.call}: {error}")
+            self.gap(*unheld.gap(rule, self.name(program_key), error))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from detbuild import policy, programs
 from detbuild.audit import BUILD_PATH, FIXED, HEAP_KEY, LEAKED, PASSED, Audit, Gap
-from detbuild.engine import births, clockreads, filecalls, lineage, waits, world
+from detbuild.engine import births, clockreads, filecalls, lineage, unheld, waits, world
 from detbuild.engine.base import Terms
 from detbuild.engine.births import Births
 from detbuild.engine.clock import SECOND, Clock
@@ -350,7 +350,7 @@ class Tracer:
         except (OSError, ValueError) as error:
             # EFAULT is the caller's own: the kernel will say so.
             if getattr(error, "errno", 0) != errno.EFAULT:
-                self.gap("wait not carried over", f"{thread.process.executable}: {rule.call}: {error}")
+                self.gap(*unheld.gap(rule, thread.process.executable, error))
             return
         if finish:
             self.wait_for(thread, registers, before, finish)
