@@ -82,5 +82,5 @@ def _words(text: str) -> set[str]:
 
 
 def test_a_bell_carries_flags_beside_its_op() -> None:
-    words = layout.arguments(layout.Op.EXEC, 5, layout.TIMES_TRUE, -1, 2, 4096)
+    words = layout.arguments(layout.Op.EXEC, 5, layout.Flag.TIMES_TRUE, -1, 2, 4096)
     assert words == (layout.MAGIC, 1 | 2 << 8, 5, (1 << 64) - 1, 2, 4096)

@@ -34,7 +34,6 @@
 
 /* Offsets in struct pt_regs (arch/x86/include/uapi/asm/ptrace.h), which no kernel may change. */
 #define R_R10 56
-#define R_BP 32
 #define R_BX 40
 #define R_R9 64
 #define R_R8 72

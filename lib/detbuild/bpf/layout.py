@@ -63,9 +63,6 @@ class Flag(IntFlag):
     PID_FIXED = 2048  # for the supervisor
 
 
-CLOCK_REAL, TIMES_TRUE, WRITES_KEPT, SPARED = Flag.CLOCK_REAL, Flag.TIMES_TRUE, Flag.WRITES_KEPT, Flag.SPARED
-
-
 class Bell(ctypes.Structure):
     """BPF's answer, in the supervisor's own memory.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detbuild.bpf import layout
+from detbuild.daemon import machine
 from detbuild.engine import clock, runs, stream
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import bpf
@@ -192,7 +193,7 @@ def main() -> None:
 
 def refusal(error: OSError) -> EngineUnavailable:
     """What the kernel's refusal most probably means."""
-    mode = lockdown()
+    mode = machine.lockdown()
     if error.errno == errno.EPERM and mode != "none":
         return EngineUnavailable(
             f"this kernel is locked down ({mode}): no BPF program may write to a program's memory",
@@ -205,12 +206,3 @@ def refusal(error: OSError) -> EngineUnavailable:
             remedy="run the daemon as root of the machine itself",
         )
     return EngineUnavailable(f"the kernel refused the BPF programs ({error.strerror})", remedy="this is worth a report")
-
-
-def lockdown() -> str:
-    """none, integrity or confidentiality."""
-    try:
-        text = Path("/sys/kernel/security/lockdown").read_text()
-    except OSError:
-        return "none"
-    return text.partition("[")[2].partition("]")[0] or "none"

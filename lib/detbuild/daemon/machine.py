@@ -19,12 +19,18 @@ CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_KILL": 5, "CAP_SYS_PTRACE": 19}
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, linux/proc_ns.h
 
 
+def lockdown(root: Path = Path("/")) -> str:
+    """integrity, confidentiality or none, which it is too where nothing can be read."""
+    mode = re.findall(r"\[(\w+)\]", _read(root / "sys/kernel/security/lockdown"))
+    return str(mode[0]) if mode else "none"
+
+
 def check_lockdown(root: Path = Path("/")) -> None:
     """Each check raises DaemonError."""
-    mode = re.findall(r"\[(\w+)\]", _read(root / "sys/kernel/security/lockdown"))
-    if mode and mode[0] != "none":
+    mode = lockdown(root)
+    if mode != "none":
         raise DaemonError(
-            f"the kernel is locked down ({mode[0]}), and lets no BPF program write to a program's memory",
+            f"the kernel is locked down ({mode}), and lets no BPF program write to a program's memory",
             cause="Secure Boot turns that on",
             remedy="let builds use the tracer; or turn Secure Boot off, if you may",
         )

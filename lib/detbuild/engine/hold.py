@@ -67,6 +67,7 @@ class Holds:
         self._registers = ptrace.Registers()
 
     def __contains__(self, tid: int) -> bool:
+        """Whether a thread is held for a call."""
         return tid in self._holds
 
     def begin(self, call: Notification, thread: Thread, change: Change) -> None:
@@ -77,10 +78,6 @@ class Holds:
         # The stop is pending now, so the thread never runs a program's instruction with this result. A kernel that
         # interrupts what waits for an answer has taken the call back already.
         self._listener.answer(call.ident, _RESTART_NO_INTERRUPT)
-
-    def holds(self, tid: int) -> bool:
-        """Whether a thread is held for a call."""
-        return tid in self._holds
 
     def goes_on(self, call: Notification) -> bool:
         """Let a held thread's call go on; False for a call that is none of a held thread."""

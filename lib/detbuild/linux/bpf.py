@@ -184,10 +184,6 @@ class Map(Generic[Key, Value]):
             for row in [row for row, found in enumerate(column) if found in wanted]:
                 yield _copy(self._key, keys, row), _copy(self._value, values, row)
 
-    def column(self, field: str) -> set[int]:
-        """All that stands in a key's or value's field of 32 bits."""
-        return {found for rows in self._batches() for found in self._column(field, *rows)}
-
     def _column(self, field: str, keys: Any, values: Any, count: int) -> list[int]:
         kind, rows = (self._key, keys) if hasattr(self._key, field) else (self._value, values)
         step = ctypes.sizeof(kind) // 4  # type: ignore[arg-type]
