@@ -278,20 +278,21 @@ def whoever_is_not_in_the_group_is_refused(state: State) -> None:
     subprocess.run(allowed, check=True, cwd="/", timeout=300)
 
 
-def _refusal(opener: int) -> str:
-    """What the daemon says to a wish to put a process into a session; the supervisor is a child of ours."""
+def _refusal(opener: int, handle: int = -1) -> str:
+    """What the daemon says to a wish to put a process into a session, "" where it does; the supervisor is our child.
+
+    ``handle`` is a pidfd of the process, where it has ended.
+    """
     supervisor = os.fork()
     if supervisor == 0:
         signal.pause()
     try:
-        with (
-            detbuildd.connect() as peer,
-            os.fdopen(os.pidfd_open(opener), "rb") as handle,
-            os.fdopen(os.pidfd_open(supervisor), "rb") as other,
-        ):
-            detbuildd.ask(peer, "hello")
-            fds = [handle.fileno(), other.fileno()]
-            detbuildd.ask(peer, "open", fds=fds, tid=opener, epoch=EPOCH, policy="time", spare_root=False)
+        with detbuildd.connect() as peer, os.fdopen(os.pidfd_open(supervisor), "rb") as other:
+            own = os.pidfd_open(opener) if handle < 0 else os.dup(handle)
+            with os.fdopen(own, "rb"):
+                fds = [own, other.fileno()]
+                detbuildd.ask(peer, "open", fds=fds, tid=opener, epoch=EPOCH, policy="time", spare_root=False)
+                detbuildd.ask(peer, "close")
     except EngineUnavailable as error:
         return error.refused
     finally:
@@ -300,20 +301,51 @@ def _refusal(opener: int) -> str:
     return ""
 
 
+@contextmanager
+def _sleeper(uid: int = 0) -> Iterator[int]:
+    """A child of ours that sleeps as a user, once it does."""
+    process = subprocess.Popen(["sleep", "1000"], user=uid)
+    try:
+        assert wait_for(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _refusal_of_a_child(opener: int) -> tuple[int, str]:
+    """A child of ours, and what the daemon says to it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, _refusal(opener).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return child, said
+
+
 def nobody_is_put_into_a_session_by_a_stranger(state: State) -> None:
     kernel_thread = next(
         int(path.name) for path in Path("/proc").glob("[0-9]*") if (path / "comm").read_text() == "kthreadd\n"
     )
-    # The daemon is root's too, but no child of ours that opens for itself.
-    for pid in (1, kernel_thread):
-        assert _refusal(pid), f"process {pid} was taken"
-    child = subprocess.Popen(["sleep", "100"])
-    handle = os.pidfd_open(child.pid)
-    child.kill()
-    child.wait()
-    with os.fdopen(handle, "rb"), detbuildd.connect() as peer, _raises(EngineUnavailable):
-        fds = [handle, handle]
-        detbuildd.ask(peer, "open", fds=fds, tid=child.pid, epoch=EPOCH, policy="time", spare_root=False)
+    with _sleeper() as own:
+        child, said = _refusal_of_a_child(own)
+        assert said == f"process {own} is no descendant of process {child}"
+        assert _refusal(own) == ""  # ours it is
+    assert _refusal(1) == "process 1 is never in a session"
+    assert _refusal(kernel_thread) == f"process {kernel_thread} is a kernel thread"
+    with _sleeper(uid=65534) as others:
+        assert _refusal(others) == f"process {others} is not user 0's own, but of user 65534"
+    dead = subprocess.Popen(["sleep", "100"])
+    with os.fdopen(os.pidfd_open(dead.pid), "rb") as handle:
+        dead.kill()
+        dead.wait()
+        assert _refusal(dead.pid, handle.fileno()) == "the process has ended"
 
 
 def a_container_with_namespaces_of_its_own_has_sessions(state: State) -> None:
