@@ -39,6 +39,7 @@ class Daemon:
     directory: Path
     limits: dict[str, int] = field(default_factory=dict)
     group: int = 0
+    capabilities: frozenset[str] = frozenset()  # all that it has; none for all of root's
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Daemon:
@@ -69,7 +70,9 @@ class Daemon:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, str(FAKE), str(self.directory / "daemon.yaml")]
+        left = [name.removeprefix("CAP_").lower() for name in sorted(self.capabilities)]
+        confined = ["setpriv", "--no-new-privs", f"--bounding-set={',+'.join(['-all', *left])}"] if left else []
+        return [*confined, sys.executable, str(FAKE), str(self.directory / "daemon.yaml")]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -144,6 +147,18 @@ def children(pid: int) -> list[int]:
 
 def command(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+@contextlib.contextmanager
+def executor(program: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that executes a program at SIGUSR1."""
+    trap = f"trap 'exec {program} 1000' USR1; sleep 1000 & wait"
+    with child("bash", "-c", trap) as process:
+        assert wait_for(lambda: bool(children(process.pid)))
+        below = children(process.pid)
+        yield process
+        for pid in below:
+            os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

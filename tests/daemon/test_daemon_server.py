@@ -26,6 +26,7 @@ from daemons import (
     child,
     children,
     command,
+    executor,
     framed,
     gone,
     handle,
@@ -189,18 +190,6 @@ def test_a_process_that_executes_a_program_while_it_is_put_into_a_session_is_in_
         assert nothing_is_held(daemon)
         assert opener.poll() is None
         assert open_session(peer, opener.pid, supervisor.pid)["kind"] == "ready"
-
-
-@contextlib.contextmanager
-def executor(program: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that executes a program at SIGUSR1."""
-    trap = f"trap 'exec {program} 1000' USR1; sleep 1000 & wait"
-    with child("bash", "-c", trap) as process:
-        assert wait_for(lambda: bool(children(process.pid)))
-        below = children(process.pid)
-        yield process
-        for pid in below:
-            os.kill(pid, signal.SIGKILL)
 
 
 def nothing_is_held(daemon: Daemon) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
+from daemons import NOBODY, Daemon, as_user, child, executor, needs_root, open_session
+from fake import EXECUTES_EPOCH
 
 from detbuild.daemon import config, machine
 from detbuild.engine import detbuildd
@@ -18,6 +24,8 @@ TOP = Path(__file__).resolve().parents[2]
 FILES = TOP / "recipes-devtools/detbuildd/files"
 SERVICE = (FILES / "detbuildd.service").read_text()
 SETTINGS = dict(re.findall(r"^([A-Za-z]+)=(.*)$", SERVICE, re.M))
+LEFT = frozenset(SETTINGS["CapabilityBoundingSet"].split())
+USER = 12345
 
 
 def test_the_example_configuration_holds_the_defaults() -> None:
@@ -51,10 +59,44 @@ def test_the_socket_unit_listens_where_clients_look() -> None:
 
 
 def test_the_unit_leaves_what_the_daemon_needs_and_explains_each_capability() -> None:
-    left = set(SETTINGS["CapabilityBoundingSet"].split())
-    assert set(machine.CAPABILITIES) <= left
-    for name in left:
+    assert set(machine.CAPABILITIES) <= LEFT
+    for name in LEFT:
         assert re.search(rf"^#   {name} ", SERVICE, re.M), name
+
+
+@contextmanager
+def confined(capabilities: frozenset[str]) -> Iterator[Daemon]:
+    """A daemon with no other capabilities, as the unit starts it."""
+    assert SETTINGS["NoNewPrivileges"] == "yes"
+    with tempfile.TemporaryDirectory(prefix="detbuildd-") as name:
+        os.chmod(name, 0o755)
+        with Daemon(Path(name), group=NOBODY, capabilities=capabilities) as daemon:
+            yield daemon
+
+
+def opened(daemon: Daemon, **fields: int) -> str:
+    """What a user's process that executes a program when it is told to is answered: "ready", or why not."""
+
+    def work() -> str:
+        with executor("/bin/sleep") as opener, child() as supervisor, daemon.client() as peer:
+            answer = open_session(peer, opener.pid, supervisor.pid, **fields)
+            return str(answer.get("refused", answer["kind"])).replace(str(opener.pid), "PID")
+
+    return str(as_user(USER, work))
+
+
+@needs_root
+def test_with_the_units_capabilities_the_daemon_sees_what_a_users_process_executes() -> None:
+    with confined(LEFT) as daemon:
+        assert opened(daemon) == "ready"
+        refusal = "process PID executed a program while it was put into a session"
+        assert opened(daemon, epoch=EXECUTES_EPOCH) == refusal
+
+
+@needs_root
+def test_a_daemon_that_cannot_see_what_a_process_executes_refuses_it() -> None:
+    with confined(LEFT - {"CAP_DAC_READ_SEARCH"}) as daemon:
+        assert opened(daemon) == "the auxiliary vector of process PID cannot be read (Permission denied)"
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

@@ -15,7 +15,7 @@ from pathlib import Path
 from detbuild.errors import DaemonError
 
 # linux/capability.h
-CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_KILL": 5, "CAP_SYS_PTRACE": 19}
+CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_DAC_READ_SEARCH": 2, "CAP_KILL": 5}
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, linux/proc_ns.h
 
 
@@ -59,12 +59,12 @@ def check_root(root: Path = Path("/")) -> None:
 
 
 def check_capabilities(root: Path = Path("/")) -> None:
-    """bpf_probe_write_user wants CAP_SYS_ADMIN, no less; the other two are to kill, and to know, other users' tasks."""
+    """bpf_probe_write_user wants CAP_SYS_ADMIN, no less; the others are to know, and to kill, other users' tasks."""
     held = re.findall(r"^CapEff:\s*([0-9a-f]+)", _read(root / "proc/self/status"), re.M)
     lacking = [name for name, bit in CAPABILITIES.items() if held and not int(held[0], 16) >> bit & 1]
     if lacking:
         raise DaemonError(
-            f"this process lacks {' and '.join(lacking)}",
+            f"this process lacks {', '.join(lacking)}",
             cause="a container or a unit takes it away",
             remedy="docker run --privileged --pid=host; see docs/daemon.md",
         )

@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detbuild.errors import SessionError
@@ -30,7 +30,7 @@ _OWN = "a peer may put itself and its own descendants into a session"
 class Process:
     """A process by its pidfd, with its number and start time (clock ticks since boot) in the daemon's namespace.
 
-    ``vector`` is its auxiliary vector, which each execution changes; empty where the process was found by its number.
+    ``vector`` is an opener's auxiliary vector, which each execution changes; empty for others.
     """
 
     handle: int
@@ -104,9 +104,10 @@ def opener(peer: Peer, handle: int) -> Process:
             raise SessionError(f"process {process.pid} is no descendant of process {peer.process.pid}", cause=_OWN)
         if _gained(process.pid, peer.process.pid):
             raise SessionError(f"process {process.pid} has capabilities that its peer has not", cause=_OWN)
+    vector = _vector(process.pid)
     if not process.alive():
         raise _ended()
-    return process
+    return replace(process, vector=vector)
 
 
 def check_again(peer: Peer, process: Process, supervisor: Process) -> None:
@@ -189,16 +190,25 @@ def _process(handle: int) -> Process:
     try:
         if int(proc.status(pid, "Tgid")) != pid:
             raise SessionError(f"a pidfd names thread {pid}, not a process", remedy="send what pidfd_open(2) returns")
-        return Process(handle, pid, proc.start_time(pid), _vector(pid))
+        return Process(handle, pid, proc.start_time(pid))
     except (OSError, ValueError) as error:
         raise _ended() from error
 
 
 def _vector(pid: int) -> bytes:
-    """Empty for a kernel thread, and for one that has ended."""
-    with contextlib.suppress(OSError):
-        return proc.read(pid, "auxv")
-    return b""
+    try:
+        vector = proc.read(pid, "auxv")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise _ended() from error
+    except OSError as error:
+        raise SessionError(
+            f"the auxiliary vector of process {pid} cannot be read ({error.strerror})",
+            cause="the daemon was started without CAP_DAC_READ_SEARCH, or a security module forbids it",
+            remedy="give the daemon what its unit in recipes-devtools gives it",
+        ) from error
+    if not vector:  # its memory is gone
+        raise _ended()
+    return vector
 
 
 def is_pidfd(fd: int) -> bool:
