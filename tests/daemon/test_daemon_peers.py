@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from daemons import LIBRARY, NOBODY, Daemon, as_user, ask, child, command, handle, needs_root, open_session
@@ -20,6 +21,7 @@ from daemons import LIBRARY, NOBODY, Daemon, as_user, ask, child, command, handl
 from conftest import wait_for
 from detbuild.engine import detbuildd
 from detbuild.errors import EngineUnavailable
+from detbuild.linux import proc
 
 pytestmark = needs_root
 
@@ -187,22 +189,97 @@ def test_a_set_user_id_program_of_the_user_is_not_the_users(daemon: Daemon) -> N
     assert as_user(USER, work).endswith(f"is not user {USER}'s own, but of user 0")
 
 
-def test_a_program_with_capabilities_that_its_user_has_not_is_refused(daemon: Daemon) -> None:
+def with_capabilities(daemon: Daemon, source: str) -> str:
+    """A copy of a program that gets CAP_NET_RAW, whoever executes it."""
     program = daemon.directory / "privileged"
-    shutil.copy("/bin/sleep", program)
+    shutil.copy(source, program)
     program.chmod(0o755)
     net_raw = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # linux/capability.h, struct vfs_cap_data
     try:
         os.setxattr(program, "security.capability", net_raw)
     except OSError as error:
         pytest.skip(f"this file system keeps no capabilities: {error}")
+    return str(program)
+
+
+def of_another_group(daemon: Daemon, source: str) -> str:
+    """A copy of a program that is set-group-ID."""
+    program = daemon.directory / "privileged"
+    shutil.copy(source, program)
+    os.chown(program, 0, OTHER)
+    program.chmod(0o2755)
+    return str(program)
+
+
+def test_a_program_with_capabilities_that_its_user_has_not_is_refused(daemon: Daemon) -> None:
+    program = with_capabilities(daemon, "/bin/sleep")
 
     def work() -> str:
-        with child(str(program), "1000") as opener, child() as supervisor:
+        with child(program, "1000") as opener, child() as supervisor:
             assert wait_for(lambda: "2000" in Path(f"/proc/{opener.pid}/status").read_text())
             return opened(daemon, opener.pid, supervisor.pid)
 
     assert as_user(USER, work).endswith("has capabilities that its peer has not")
+
+
+@pytest.mark.parametrize("privileged", [with_capabilities, of_another_group])
+def test_a_peer_that_has_become_a_privileged_program_is_refused(
+    daemon: Daemon, privileged: Callable[[Daemon, str], str]
+) -> None:
+    """Its child has the connection, and names it."""
+    program = privileged(daemon, "/bin/sleep")
+
+    def work() -> str:
+        reader, writer = os.pipe()
+        first = os.fork()
+        if first == 0:
+            connect_and_become(daemon, program, writer)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            answer = pipe.read()
+        os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)
+        return answer.replace(str(first), "PID")
+
+    assert as_user(USER, work) == "process PID runs a privileged program, which believes no time that a user chose"
+
+
+def connect_and_become(daemon: Daemon, program: str, writer: int) -> NoReturn:
+    """Execute a program that sleeps, while a child asks for a session of the process that connected."""
+    own = os.getpid()
+    try:
+        with daemon.client() as peer:
+            if os.fork():
+                os.execv(program, [program, "1000"])
+            with child() as supervisor:
+                assert wait_for(lambda: (command(own), proc.status(own, "State")[:1]) == ("privileged", "S"))
+                os.write(writer, open_session(peer, own, supervisor.pid).get("refused", "ready").encode())
+    finally:
+        os._exit(0)
+
+
+def test_what_a_privileged_program_executes_without_its_privilege_is_the_users_own(daemon: Daemon) -> None:
+    program = with_capabilities(daemon, "/usr/bin/env")
+
+    def work() -> str:
+        with child(program, "sleep", "1000") as opener, child() as supervisor:
+            assert wait_for(lambda: command(opener.pid) == "sleep")
+            return opened(daemon, opener.pid, supervisor.pid)
+
+    assert as_user(USER, work) == "ready"
+
+
+def test_a_process_in_a_user_namespace_of_its_own_is_not_privileged(daemon: Daemon) -> None:
+    def work(*options: str) -> str:
+        with child("unshare", "--user", *options, "sleep", "1000") as opener, child() as supervisor:
+            if not wait_for(lambda: opener.poll() is not None or command(opener.pid) == "sleep") or opener.returncode:
+                return "none"
+            return opened(daemon, opener.pid, supervisor.pid)
+
+    said = [as_user(USER, work), as_user(USER, lambda: work("--map-root-user"))]
+    if "none" in said:
+        pytest.skip("no user namespaces here")
+    assert said == ["ready", "ready"]
 
 
 def test_a_thread_is_found_by_the_number_that_it_calls_itself(daemon: Daemon) -> None:

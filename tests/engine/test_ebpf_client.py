@@ -21,6 +21,7 @@ from detbuild import doctor, protocol
 from detbuild.engine import detbuildd, ebpf, refusals, select
 from detbuild.engine.ebpf import EbpfEngine
 from detbuild.errors import EngineUnavailable
+from detbuild.linux import auxv
 
 Answer = Callable[[socket.socket], None]
 
@@ -196,6 +197,15 @@ def test_a_restrictive_ptrace_scope_is_told_before_anything_happens(
     error = refusal()
     assert error.refused.endswith("kernel.yama.ptrace_scope is 1")
     assert "sysctl" in error.remedy
+
+
+def test_a_privileged_program_asks_for_no_session(
+    listening: Callable[[Answer], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "yama_scope", lambda: 0)
+    monkeypatch.setattr(auxv, "own", {auxv.AT_SECURE: 1}.get)
+    listening(hello)
+    assert refusal().refused == "this process runs a privileged program, which the daemon puts into no session"
 
 
 FILTERED = """

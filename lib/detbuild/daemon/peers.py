@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detbuild.errors import SessionError
-from detbuild.linux import proc
+from detbuild.linux import auxv, proc
 
 SO_PEERPIDFD = 77  # since Linux 6.5
 _PF_KTHREAD = 0x00200000
@@ -196,6 +196,11 @@ def _process(handle: int) -> Process:
 
 
 def _vector(pid: int) -> bytes:
+    """Of a program that is not privileged. Whoever runs now may have been executed after it connected.
+
+    An execution under way has not written AT_SECURE yet: it ends before ``check_again``, which sees that, or after BPF
+    holds the process.
+    """
     try:
         vector = proc.read(pid, "auxv")
     except (FileNotFoundError, ProcessLookupError) as error:
@@ -208,6 +213,12 @@ def _vector(pid: int) -> bytes:
         ) from error
     if not vector:  # its memory is gone
         raise _ended()
+    if auxv.value(vector, auxv.AT_SECURE):
+        raise SessionError(
+            f"process {pid} runs a privileged program, which believes no time that a user chose",
+            cause="it is set-user-ID, set-group-ID or has capabilities; or a security module changed its domain",
+            remedy="open the session from a program that it executes",
+        )
     return vector
 
 

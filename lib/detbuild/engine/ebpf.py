@@ -19,7 +19,7 @@ from detbuild.engine import apart, detbuildd, refusals
 from detbuild.engine.base import Connection, Engine, Terms
 from detbuild.engine.clock import SECOND
 from detbuild.errors import EngineUnavailable, ProtocolError
-from detbuild.linux import proc, vdso
+from detbuild.linux import auxv, proc, vdso
 from detbuild.linux.libc import allow_tracer, libc
 from detbuild.linux.seccomp import RET_ALLOW, Assembler
 from detbuild.linux.x86_64 import NATIVE
@@ -78,6 +78,12 @@ def _held(rule: str) -> bool:
 
 def _check_process() -> None:
     """Raise EngineUnavailable for what this process, rather than the machine, makes impossible."""
+    if auxv.own(auxv.AT_SECURE):
+        raise EngineUnavailable(
+            "this process runs a privileged program, which the daemon puts into no session",
+            cause="it is set-user-ID, set-group-ID or has capabilities; or a security module changed its domain",
+            remedy="open the session from a program that it executes, or use the tracer",
+        )
     scope = refusals.yama_scope()
     if scope and not int(proc.status("self", "CapEff"), 16) >> _CAP_SYS_PTRACE & 1:
         raise EngineUnavailable(
