@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import pytest
 from daemons import LIBRARY, NOBODY, Daemon, as_user, ask, child, command, handle, needs_root, open_session
 
 from conftest import wait_for
+from detbuild.daemon import peers
 from detbuild.engine import detbuildd
 from detbuild.errors import EngineUnavailable
 from detbuild.linux import proc
@@ -314,6 +317,55 @@ def test_a_pidfd_of_a_thread_is_no_process(daemon: Daemon) -> None:
     finally:
         over.set()
         thread.join()
+
+
+class KernelsSocket(socket.socket):
+    """On a kernel that answers SO_PEERPIDFD with an error."""
+
+    error = 0
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
+        if option == peers.SO_PEERPIDFD:
+            raise OSError(self.error, os.strerror(self.error))
+        return super().getsockopt(level, option, size)
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [(errno.ESRCH, False), (errno.EINVAL, False), (errno.ENODATA, False), (errno.ENOPROTOOPT, True)],
+    ids=errno.errorcode.get,
+)
+def test_a_peer_is_found_by_its_number_only_where_the_kernel_has_no_better_name(error: int, found: bool) -> None:
+    """Else a peer that has ended would be whoever has its number now: here this very process."""
+    ours, theirs = socket.socketpair()
+    with theirs, KernelsSocket(fileno=ours.detach()) as connection:
+        connection.error = error
+        peer = peers.of(connection)
+        assert (peer.process is not None) is found
+        peer.close()
+
+
+def test_a_peer_that_cannot_be_asked_for_is_not_taken_for_one_that_has_ended() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, KernelsSocket(fileno=ours.detach()) as connection:
+        connection.error = errno.ENFILE
+        with pytest.raises(OSError, match=os.strerror(errno.ENFILE)):
+            peers.of(connection)
+
+
+def test_a_peer_that_has_ended_is_nobody(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(str(tmp_path / "sock"))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        connection, _ = listener.accept()
+        with connection:
+            assert peers.of(connection) == peers.Peer(0, os.getegid(), None)
 
 
 def test_who_is_not_in_the_group_is_told_what_to_do(daemon: Daemon) -> None:

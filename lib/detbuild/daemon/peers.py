@@ -21,6 +21,7 @@ from detbuild.errors import SessionError
 from detbuild.linux import auxv, proc
 
 SO_PEERPIDFD = 77  # since Linux 6.5
+_GONE = (errno.ESRCH, errno.EINVAL, errno.ENODATA)  # what that says of a peer that has ended, by the kernel's release
 _PF_KTHREAD = 0x00200000
 _PIDFDS = ("anon_inode:[pidfd]", "pidfd:[")  # no file's name begins so: those begin with /
 _OWN = "a peer may put itself and its own descendants into a session"
@@ -82,13 +83,16 @@ def of(connection: socket.socket) -> Peer:
 
 
 def _peer_handle(connection: socket.socket, pid: int) -> int | None:
+    """A pidfd of the peer, None where it has ended. Old kernels know it by a number, which may be another's by now."""
     try:
         return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in _GONE:
+            return None
+        if error.errno != errno.ENOPROTOOPT:
             raise
-        with contextlib.suppress(ProcessLookupError):
-            return os.pidfd_open(pid) if pid > 0 else None
+    with contextlib.suppress(ProcessLookupError):
+        return os.pidfd_open(pid) if pid > 0 else None
     return None
 
 
