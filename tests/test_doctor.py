@@ -112,6 +112,25 @@ def test_without_a_daemon_that_could_start_the_finding_says_how(machine: Path, m
     assert "scripts/detbuildd" in doctor.daemon(machine).note
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("proc/self/status", "CapEff:\t000001fffffffffb\n", "this process lacks CAP_DAC_READ_SEARCH"),
+        ("proc/self/ns/pid", "", "the daemon runs in a pid namespace of its own"),
+    ],
+)
+def test_root_is_told_what_it_lacks_to_start_a_daemon_and_others_are_not(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, said: str
+) -> None:
+    put(machine, "sys/kernel/btf/vmlinux", "")
+    put(machine, file, text)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert doctor.daemon(machine).note.startswith(f"it could not start here: {said}")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "scripts/detbuildd" in doctor.daemon(machine).note
+
+
 def test_a_daemon_that_serves_is_named(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(detbuildd.VARIABLE, "/sock")
     with socket.socket(socket.AF_UNIX) as listener:

@@ -211,7 +211,9 @@ def daemon(root: Path) -> Finding:
 
 
 def _obstacle(root: Path) -> str:
-    for check in (machine.check_lockdown, machine.check_btf, machine.check_bcc):
+    """As root, also what this process lacks: a daemon that it starts has no more."""
+    own = (machine.check_capabilities, machine.check_namespace) if os.geteuid() == 0 else ()
+    for check in (machine.check_lockdown, machine.check_btf, machine.check_bcc, *own):
         try:
             check(root)
         except DaemonError as error:

@@ -76,7 +76,7 @@ def check_namespace(root: Path = Path("/")) -> None:
         inode = (root / "proc/self/ns/pid").stat().st_ino
     except OSError:
         return
-    if inode != _FIRST_PID_NAMESPACE and root == Path("/"):
+    if inode != _FIRST_PID_NAMESPACE:
         raise DaemonError(
             "the daemon runs in a pid namespace of its own, and cannot know the machine's processes",
             cause="it was started in a container",
