@@ -22,6 +22,7 @@ import yaml
 
 from conftest import wait_for
 from detbuild import protocol
+from detbuild.linux import auxv, proc
 
 FAKE = Path(__file__).with_name("fake.py")
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"
@@ -135,6 +136,7 @@ def child(*command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that waits until it is killed."""
     process = subprocess.Popen(command or ("sleep", "1000"))
     try:
+        assert wait_for(lambda: _executes_no_more(process.pid))
         yield process
     finally:
         process.kill()
@@ -147,6 +149,15 @@ def children(pid: int) -> list[int]:
 
 def command(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def _executes_no_more(pid: int) -> bool:
+    """Popen returns in the middle of an execution, which the daemon may see end."""
+    try:
+        vector = proc.read(pid, "auxv")
+    except OSError:  # it has ended, or is privileged
+        return True
+    return not vector or auxv.value(vector, auxv.AT_SECURE) is not None
 
 
 @contextlib.contextmanager

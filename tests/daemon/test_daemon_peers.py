@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +24,7 @@ from daemons import LIBRARY, NOBODY, Daemon, as_user, ask, child, command, handl
 from conftest import wait_for
 from detbuild.daemon import peers
 from detbuild.engine import detbuildd
-from detbuild.errors import EngineUnavailable
+from detbuild.errors import EngineUnavailable, SessionError
 from detbuild.linux import proc
 
 pytestmark = needs_root
@@ -270,6 +271,29 @@ def test_what_a_privileged_program_executes_without_its_privilege_is_the_users_o
             return opened(daemon, opener.pid, supervisor.pid)
 
     assert as_user(USER, work) == "ready"
+
+
+def test_an_execution_that_does_not_end_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel keeps the auxiliary vector back, as long as a file system of the user's own likes."""
+    read, over = proc.read, threading.Event()
+
+    def held_up(pid: int | str, name: str) -> bytes:
+        if name == "auxv":
+            over.wait()
+        return read(pid, name)
+
+    with child() as process, handle(process.pid) as fd:
+        monkeypatch.setattr(proc, "read", held_up)
+        peer = peers.Peer(os.getuid(), os.getgid(), peers.here(os.getpid()))
+        began = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(SessionError, match="executed a program while it was put into a session"):
+                peers.opener(peer, fd)
+        assert time.monotonic() - began < 5
+        over.set()
+        assert wait_for(lambda: not [each for each in threading.enumerate() if each.name.startswith("vector of")])
+        assert peers.opener(peer, fd).vector
+        peer.close()
 
 
 def test_a_process_in_a_user_namespace_of_its_own_is_not_privileged(daemon: Daemon) -> None:

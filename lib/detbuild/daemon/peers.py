@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import struct
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ SO_PEERPIDFD = 77  # since Linux 6.5
 _GONE = (errno.ESRCH, errno.EINVAL, errno.ENODATA)  # what that says of a peer that has ended, by the kernel's release
 _PF_KTHREAD = 0x00200000
 _PIDFDS = ("anon_inode:[pidfd]", "pidfd:[")  # no file's name begins so: those begin with /
+_PATIENCE = 0.5  # seconds
 _OWN = "a peer may put itself and its own descendants into a session"
 
 
@@ -108,7 +110,7 @@ def opener(peer: Peer, handle: int) -> Process:
             raise SessionError(f"process {process.pid} is no descendant of process {peer.process.pid}", cause=_OWN)
         if _gained(process.pid, peer.process.pid):
             raise SessionError(f"process {process.pid} has capabilities that its peer has not", cause=_OWN)
-    vector = _vector(process.pid)
+    vector = _vector(process.pid, peer.uid)
     if not process.alive():
         raise _ended()
     return replace(process, vector=vector)
@@ -118,7 +120,7 @@ def check_again(peer: Peer, process: Process, supervisor: Process) -> None:
     """Raise SessionError where what ``opener`` and ``of_user`` found of two processes is not so any more."""
     of_user(peer, supervisor.handle)
     if opener(peer, process.handle) != process:
-        raise SessionError(f"process {process.pid} executed a program while it was put into a session", cause=_OWN)
+        raise _executed(process.pid)
 
 
 def of_user(peer: Peer, handle: int) -> Process:
@@ -199,16 +201,18 @@ def _process(handle: int) -> Process:
         raise _ended() from error
 
 
-def _vector(pid: int) -> bytes:
+def _vector(pid: int, uid: int) -> bytes:
     """Of a program that is not privileged. Whoever runs now may have been executed after it connected.
 
     An execution under way has not written AT_SECURE yet: it ends before ``check_again``, which sees that, or after BPF
     holds the process.
     """
     try:
-        vector = proc.read(pid, "auxv")
+        vector = _read_vector(pid, uid)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise _ended() from error
+    except TimeoutError as error:
+        raise _executed(pid) from error
     except OSError as error:
         raise SessionError(
             f"the auxiliary vector of process {pid} cannot be read ({error.strerror})",
@@ -224,6 +228,31 @@ def _vector(pid: int) -> bytes:
             remedy="open the session from a program that it executes",
         )
     return vector
+
+
+def _read_vector(pid: int, uid: int) -> bytes:
+    """Raises OSError; TimeoutError where an execution does not end.
+
+    The kernel lets a reader wait while an execution closes descriptors, which a file system of the user's own may draw
+    out (mm_access, begin_new_exec). One read of a user's waits at a time.
+    """
+    name = f"vector of user {uid}"
+    answers: list[bytes | OSError] = []
+
+    def work() -> None:
+        try:
+            answers.append(proc.read(pid, "auxv"))
+        except OSError as error:
+            answers.append(error)
+
+    if all(each.name != name for each in threading.enumerate()):
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        thread.join(_PATIENCE)
+    answer = answers[0] if answers else TimeoutError()
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
 def is_pidfd(fd: int) -> bool:
@@ -250,6 +279,10 @@ def _number(handle: int) -> int:
 
 def _ended() -> SessionError:
     return SessionError("the process has ended", cause="its number may be another process's by now")
+
+
+def _executed(pid: int) -> SessionError:
+    return SessionError(f"process {pid} executed a program while it was put into a session", cause=_OWN)
 
 
 def _uids(pid: int) -> set[int]:
