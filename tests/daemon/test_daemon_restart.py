@@ -169,7 +169,8 @@ def test_an_upgrade_leaves_a_session_to_the_programs_that_hold_it(
     daemon: Daemon, upgrade: Callable[[str], None]
 ) -> None:
     sleep = os.path.realpath("/bin/sleep")
-    with child("sh", "-c", "sleep 1000 & wait") as opener, child() as supervisor, child() as other:
+    # What is older than its supervisor is none of a session's programs.
+    with child() as supervisor, child("sh", "-c", "sleep 1000 & wait") as opener, child() as other:
         with daemon.client() as peer:
             ready = open_session(peer, opener.pid, supervisor.pid)
         assert wait_for(lambda: [proc.program(pid) for pid in children(opener.pid)] == [sleep])
