@@ -52,7 +52,8 @@
 # DETBUILD_REQUIRE        Default "0". "1" fails a task whose session was degraded: the engine was missing or
 #                         could not hold something. For build farms.
 #                             DETBUILD_REQUIRE = "1"
-# DETBUILD_LOG_LEVEL      Default "summary", a line in the task's log. "reads" lists every kind of read as well.
+# DETBUILD_LOG_LEVEL      Default "summary": a line in the task's log, and one for each program that outlives the task.
+#                         "reads" lists every kind of read as well.
 #                             DETBUILD_LOG_LEVEL = "reads"
 # DETBUILD_OBSERVED_TASKS Further tasks, those of SSTATETASKS too, that run in a session of policy "observe": nothing is
 #                         fixed for them, and `detbuild audit` tells which of them to add to DETBUILD_TASKS, and why.

@@ -218,6 +218,13 @@ class Audit:
         lines += [f"note: {sentence}" for sentence in self.notes()]
         return "".join(f"{line}\n" for line in lines) or "no read of the outside world\n"
 
+    def outlived(self) -> list[str]:
+        """What still ran when the session was closed, in sentences without a full stop."""
+        return [
+            f"{program} still ran at the session's end, and what it read later is not on record"
+            for program in sorted(set(self.survivors))
+        ]
+
     def notes(self) -> list[str]:
         """What the record leaves out, in sentences without a full stop."""
         said = {"arguments": "arguments", "parents": "parents and scripts"}

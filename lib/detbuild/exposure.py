@@ -126,11 +126,7 @@ class Exposure:
             for read, count in audit.reads.items()
         ]
         owner = " ".join(part for part in (where.target, task) if part) or where.path.name
-        self.notes += [f"{owner}: {note}" for note in audit.notes()]
-        self.notes += [
-            f"{owner}: {program} still ran at the session's end, and what it read later is not on record"
-            for program in sorted(set(audit.survivors))
-        ]
+        self.notes += [f"{owner}: {note}" for note in (*audit.notes(), *audit.outlived())]
 
     def of(self, kinds: Iterable[str], *, arguments: bool) -> list[Finding]:
         """The findings of some kinds, recipes with most gaps and then most leaks first.

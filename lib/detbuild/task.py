@@ -296,6 +296,7 @@ def _summarise(e: Any, audit: Audit) -> None:
     leaked = sum(audit.leaks.values())
     with open(e.logfile, "a", encoding="utf-8") as log:
         log.write(f"NOTE: detbuild: {sum(audit.reads.values()) - leaked} reads fixed, {leaked} leaked\n")
+        log.writelines(f"NOTE: detbuild: {note}\n" for note in audit.outlived())
         if e.data.getVar("DETBUILD_LOG_LEVEL") == "reads":
             log.write(audit.to_text())
 

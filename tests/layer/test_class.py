@@ -194,6 +194,19 @@ def test_the_log_ends_with_the_sessions_summary(layer: Layer, level: str, lines:
     assert len(re.findall(r"^fixed: \S*/date <- run.do_compile read ", log, re.M)) == lines
 
 
+@pytest.mark.parametrize("level", ["summary", "reads"])
+def test_the_log_names_what_a_task_leaves_running(layer: Layer, level: str) -> None:
+    layer.recipe("x", "do_compile() {\n    sleep 300 > /dev/null 2>&1 < /dev/null &\n    echo $! > ${T}/left\n}\n")
+    try:
+        layer.run("x", conf=f'DETBUILD_LOG_LEVEL = "{level}"')
+    finally:
+        os.kill(int((layer.logs("x") / "left").read_text()), signal.SIGKILL)
+    program = os.path.realpath(shutil.which("sleep") or "")
+    assert layer.record("x")["survivors"] == [program]
+    note = f"NOTE: detbuild: {program} still ran at the session's end, and what it read later is not on record\n"
+    assert (layer.logs("x") / "log.do_compile").read_text().count(note) == 1
+
+
 def test_tasks_can_be_added(layer: Layer) -> None:
     layer.recipe("x", "do_install() {\n    date +%s > ${T}/seen\n}\n" + 'DETBUILD_TASKS += "do_install"\n')
     layer.build().run("x:do_install")

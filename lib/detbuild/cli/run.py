@@ -86,6 +86,8 @@ def _report(audit: Audit, file: str | None) -> None:
     else:
         for gap, count in sorted(audit.gaps.items()):
             print(f"detbuild: gap: {gap.kind}: {gap.detail} ({count} times)", file=sys.stderr)
+        for note in audit.outlived():
+            print(f"detbuild: note: {note}", file=sys.stderr)
     sys.stderr.flush()
 
 
