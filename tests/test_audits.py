@@ -50,6 +50,15 @@ def test_a_collection_is_found_from_every_directory_above_it(tmp_path: Path, top
     assert [place.recipe for place in audits.find(tmp_path / top)] == ["x"]
 
 
+def test_the_collections_of_all_tmpdirs_of_a_build_directory_are_read(tmp_path: Path) -> None:
+    first = audits.place(tmp_path / "tmp/deploy/detbuild-audit", "x", "do_compile")
+    other = audits.place(tmp_path / "tmp-other/deploy/detbuild-audit", "x", "do_compile", "other")
+    for where in (first, other):
+        audits.keep(where, ONE)
+    (tmp_path / "tmp-link").symlink_to("tmp-other")
+    assert audits.find(tmp_path) == [other, first]
+
+
 def test_a_collection_by_another_name_is_found_when_it_is_named(tmp_path: Path) -> None:
     audits.keep(audits.place(tmp_path / "farm", "x", "do_compile"), ONE)
     assert audits.find(tmp_path) == []

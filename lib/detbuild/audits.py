@@ -72,18 +72,24 @@ def load(path: Path) -> Audit:
     return Audit.from_json(text.decode(errors="replace"))
 
 
-def collection(top: Path) -> Path | None:
-    """Where records are collected, given that directory, a DEPLOY_DIR, a TMPDIR or a build directory."""
+def collections(top: Path) -> list[Path]:
+    """Where records are collected, given that directory, a DEPLOY_DIR, a TMPDIR or a build directory.
+
+    A build directory has several where a multiconfig has a TMPDIR of its own.
+    """
     if top.name == DIRECTORY and top.is_dir():
-        return top
+        return [top]
     found = [path for pattern in _PLACES for path in sorted(top.glob(pattern)) if path.is_dir()]
-    return found[0] if found else None
+    # A link may lead to a directory that is found by its own name too.
+    return list({path.resolve(): path for path in found}.values())
 
 
 def find(top: Path) -> list[Place]:
-    """The records of a collection, or else those beside the logs of a work directory, by recipe and task."""
-    collected = collection(top)
-    places = _collected(collected) if collected else [*_collected(top), *_beside_logs(top)]
+    """The records of all collections, or else those beside the logs of a work directory, by recipe and task."""
+    if found := collections(top):
+        places = [place for collection in found for place in _collected(collection)]
+    else:
+        places = [*_collected(top), *_beside_logs(top)]
     return sorted(places, key=lambda where: (where.target, where.task, where.path))
 
 

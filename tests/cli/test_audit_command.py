@@ -89,6 +89,13 @@ def test_a_recipe_a_directory_or_a_file_can_be_asked_for(build: Path, what: str,
     assert text in done.stdout
 
 
+def test_a_leak_in_another_tmpdir_of_the_build_is_told(build: Path) -> None:
+    audits.keep(audits.place(build / "tmp-other/deploy/detbuild-audit", "xz", "do_configure", "other"), OBSERVED)
+    done = run("xz", cwd=build)
+    assert done.returncode == 1
+    assert LINE.replace("gzip", "mc:other:xz") in done.stdout
+
+
 def test_a_record_of_detbuild_run_is_shown_without_a_recipe(tmp_path: Path) -> None:
     command = ["--audit", "audit.json", "--", "sh", "-c", "date; :"]
     subprocess.run(
@@ -122,7 +129,7 @@ def test_json_has_every_finding_with_its_arguments(build: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("gzipp", "no record of a recipe gzipp"),
+        ("gzipp", "no record of a recipe gzipp is in /"),
         ("gzipp", "Did you mean gzip"),
         ("nosuch", "See DETBUILD_TASKS"),
         ("no/such", "there is no record no/such"),

@@ -151,6 +151,18 @@ def test_the_audits_of_two_multiconfigs_do_not_collide(layer: Layer) -> None:
     assert arguments == {"x.do_compile.json": {"+here"}, "mc/other/x.do_compile.json": {"+other"}}
 
 
+def test_the_audits_of_a_multiconfig_with_a_tmpdir_of_its_own_are_found_too(layer: Layer) -> None:
+    layer.recipe("x")
+    conf = "BBMULTICONFIG = \"other\"\nTMPDIR = \"${TOPDIR}/tmp${@'-other' if d.getVar('BB_CURRENT_MC') else ''}\"\n"
+    assert layer.build(conf).run("x:do_compile", "mc:other:x:do_compile").exit_code == 0
+    found = {where.target: where.path for where in audits.find(layer.root / "build")}
+    top = layer.root / "build"
+    assert {name: str(path.relative_to(top)) for name, path in found.items()} == {
+        "x": "tmp/deploy/detbuild-audit/x.do_compile.json",
+        "mc:other:x": "tmp-other/deploy/detbuild-audit/mc/other/x.do_compile.json",
+    }
+
+
 def test_the_audits_of_a_recipes_variants_do_not_collide(layer: Layer) -> None:
     layer.write("classes/lib32.bbclass", 'PN = "lib32-x"\n')
     layer.recipe("x", CLOCK + 'BBCLASSEXTEND = "lib32"\n')

@@ -23,7 +23,7 @@ HELP = """Say which recipes still depend on the outside world, and through which
 
 What is given is a recipe (a glob and mc:NAME:PN are understood), a directory or a record: the one where the class
 collects records, a deploy, TMPDIR, build or work directory, or a file that `detbuild run --audit` wrote. Without it the
-records of the current build directory are read, from tmp/deploy/detbuild-audit. One finding a line:
+records of the current build directory are read, from tmp*/deploy/detbuild-audit. One finding a line:
 
   gzip do_compile: zgrep <- make read clock_gettime (leaked 3 times: what to do)
 
@@ -76,14 +76,15 @@ def _places(what: str | None) -> list[Place]:
         if not path.is_file():
             raise DetbuildError(f"there is no record {_shown(what)}", remedy="name a recipe, a directory or a record")
         return [audits.name(path)]
-    places = _found(Path(os.environ.get("BUILDDIR") or "."))
+    build = Path(os.environ.get("BUILDDIR") or ".")
+    places = _found(build)
     if not what:
         return places
     wanted = [place for place in places if any(fnmatchcase(name, what) for name in (place.target, place.recipe))]
     if not wanted:
         near = difflib.get_close_matches(what, {place.target for place in places}, 3)
         raise DetbuildError(
-            f"no record of a recipe {_shown(what)} is in {_shown(str(places[0].path.parent))}",
+            f"no record of a recipe {_shown(what)} is in {_shown(str(build.absolute()))}",
             cause="none of its tasks ran in a session yet, or they came from sstate",
             remedy=f"did you mean {', '.join(map(_shown, near))}" if near else "see DETBUILD_TASKS, and build it",
         )
