@@ -11,6 +11,7 @@ import contextlib
 import copy
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,8 +22,8 @@ import bb.event
 import bb.parse
 import bb.utils
 
-from detbuild import audits, policy, recipe, rulefile, session, surroundings
-from detbuild.audit import Audit
+from detbuild import audits, exposure, policy, recipe, rulefile, session, surroundings
+from detbuild.audit import FIXED, LEAKED, Audit
 from detbuild.errors import DetbuildError, EngineDied, SessionError
 from detbuild.marks import Mark, Marks
 from detbuild.program import Program
@@ -293,9 +294,11 @@ def ended(e: Any) -> None:
 def _summarise(e: Any, audit: Audit) -> None:
     if not e.logfile or not os.path.exists(e.logfile):
         return
-    leaked = sum(audit.leaks.values())
+    counts: Counter[str] = Counter()
+    for read, count in audit.reads.items():
+        counts[exposure.kind(read)] += count
     with open(e.logfile, "a", encoding="utf-8") as log:
-        log.write(f"NOTE: detbuild: {sum(audit.reads.values()) - leaked} reads fixed, {leaked} leaked\n")
+        log.write(f"NOTE: detbuild: {counts[FIXED]} reads fixed, {counts[LEAKED]} leaked\n")
         log.writelines(f"NOTE: detbuild: {note}\n" for note in audit.outlived())
         if e.data.getVar("DETBUILD_LOG_LEVEL") == "reads":
             log.write(audit.to_text())

@@ -18,9 +18,9 @@ from embedded import Build, Refused, Result
 
 import detbuild
 from detbuild import audits, epoch, policy, session, surroundings
-from detbuild.audit import LEAKED, Audit, Gap
+from detbuild.audit import FIXED, HEAP_KEY, LEAKED, PASSED, TASK, Audit, Gap, Read
 from detbuild.errors import EngineDied
-from detbuild.exposure import Exposure
+from detbuild.exposure import LIBC, OWN, Exposure, kind
 
 TOP = Path(__file__).resolve().parents[2]
 CORE = TOP / "examples" / "meta-quickstart"
@@ -204,6 +204,32 @@ def test_the_log_ends_with_the_sessions_summary(layer: Layer, level: str, lines:
     log = (layer.logs("x") / "log.do_compile").read_text()
     assert re.search(r"detbuild: [1-9]\d* reads fixed, \d+ leaked", log)
     assert len(re.findall(r"^fixed: \S*/date <- run.do_compile read ", log, re.M)) == lines
+
+
+MIXED = Audit("tracer", EPOCH, "time", reads={
+    Read("/bin/date", "time", FIXED): 3, Read("/bin/sh", "getpid", PASSED): 5, Read("/bin/sh", "uname", LEAKED): 7,
+    Read("/bin/sh", HEAP_KEY, LEAKED): 11, Read("/usr/bin/python3", "clock_gettime", LEAKED, TASK): 13,
+})  # fmt: skip
+
+
+def test_the_log_counts_as_fixed_and_as_leaked_what_the_audit_does(
+    layer: Layer, ends: Callable[[Audit | EngineDied], None]
+) -> None:
+    ends(MIXED)
+    layer.recipe("x")
+    layer.run("x")
+    assert "detbuild: 3 reads fixed, 7 leaked\n" in (layer.logs("x") / "log.do_compile").read_text()
+
+
+def test_under_observe_the_log_counts_nothing_as_fixed(layer: Layer) -> None:
+    layer.recipe("x", CLOCK.replace("date", "echo $$; date"))
+    layer.run("x", conf='DETBUILD_POLICY = "observe"')
+    reads = Audit.from_dict(layer.record("x")).reads
+    assert PASSED in {read.outcome for read in reads}
+    assert {OWN, LIBC} & set(map(kind, reads))
+    leaked = sum(count for read, count in reads.items() if kind(read) == LEAKED)
+    log = (layer.logs("x") / "log.do_compile").read_text()
+    assert f"detbuild: 0 reads fixed, {leaked} leaked\n" in log
 
 
 @pytest.mark.parametrize("level", ["summary", "reads"])
