@@ -12,6 +12,9 @@ from detbuild.exposure import GAP, OWN, Exposure, remedy
 
 LEAK = Read("/bin/dash", "uname", LEAKED, "config.status", "./config.status", ("sh",))
 
+KEY = Read("/usr/bin/openssl", "getrandom", LEAKED, "openssl", "rand -hex 16", ("sh",))
+IMGTOOL = Read("/usr/bin/python3.11", "getrandom", LEAKED, "imgtool", "-B /usr/bin/imgtool keygen -k 'a b'")
+
 
 def at(recipe: str, task: str = "do_compile") -> Place:
     return Place(Path(f"{recipe}.{task}.json"), recipe, task)
@@ -82,6 +85,24 @@ def test_what_was_fixed_or_passed_is_shown_only_when_asked_for() -> None:
         (Audit("tracer", 1, "observe", reads={LEAK._replace(source="/dev/urandom"): 1}), "policy strict fixes it"),
         (Audit("tracer", 1, "observe", reads={LEAK._replace(source="/proc/meminfo"): 1}), "no policy fixes it"),
         (Audit("tracer", 1, "observe -random", reads={LEAK._replace(source="statx"): 1}), "policy time fixes it"),
+        *(
+            (Audit("tracer", 1, "observe", reads={LEAK._replace(source=call): 1}, observed=task), "no policy fixes it")
+            for call in ("perf_event_open", "bpf", "iopl", "ioperm")
+            for task in (False, True)
+        ),
+        (Audit("tracer", 1, "time", reads={LEAK._replace(source="bpf", name=""): 1}), "policy time leaves it"),
+        (Audit("tracer", 1, "observe", reads={KEY: 1}), "no policy fixes it, its random numbers are for keys"),
+        (Audit("tracer", 1, "strict", reads={KEY: 1}), "no policy fixes it, its random numbers are for keys"),
+        (
+            Audit("tracer", 1, "observe", reads={KEY._replace(source="/dev/urandom"): 1}, observed=True),
+            "no policy fixes it, its random numbers are for keys",
+        ),
+        (Audit("tracer", 1, "observe", reads={IMGTOOL: 1}), "no policy fixes it, its random numbers are for keys"),
+        (Audit("tracer", 1, "observe", reads={KEY._replace(source="uname"): 1}), "policy strict fixes it"),
+        (
+            Audit("tracer", 1, "observe", reads={IMGTOOL._replace(arguments="-c 'imgtool..."): 1}),
+            "policy strict fixes it",
+        ),
         (
             Audit("tracer", 1, "strict", reads={LEAK._replace(source=BUILD_PATH): 1}),
             "no policy changes a path, have the recipe name the target's own",

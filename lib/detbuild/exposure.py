@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detbuild import policy
+from detbuild import policy, programs
 from detbuild.audit import BUILD_PATH, COUNTER, FIXED, HEAP_KEY, LEAKED, PASSED, TASK, Audit, Gap, Read
 from detbuild.audits import Place
 from detbuild.policy import Treatment
@@ -236,8 +237,8 @@ def remedy(audit: Audit, read: Read, task: str) -> str:
 
 
 def _leak_remedy(audit: Audit, read: Read, task: str) -> str:
-    if read.source in _UNFIXABLE:
-        return _UNFIXABLE[read.source]
+    if never := _UNFIXABLE.get(read.source) or _for_keys(read):
+        return never
     fixing = _fixing(read.source)
     if _observing(audit) and not fixing:
         return "no policy fixes it"
@@ -254,8 +255,28 @@ def _leak_remedy(audit: Audit, read: Read, task: str) -> str:
 @functools.cache
 def _fixing(source: str) -> str:
     """The least policy that fixes a source, "" for none."""
-    if any(rule.call == source for rule in policy.rules("time")):
-        return "time"
-    fixed = {rule.call for rule in policy.rules("strict") if rule.treatment is Treatment.FIXED}
-    fixed |= {rule.path for rule in policy.files("strict") if rule.treatment is Treatment.FIXED}
-    return "strict" if source in fixed else ""
+    for name in ("time", "strict"):
+        rows = [(rule.call, rule.treatment) for rule in policy.rules(name)]
+        rows += [(rule.path, rule.treatment) for rule in policy.files(name)]
+        if (source, Treatment.FIXED) in rows:
+            return name
+    return ""
+
+
+@functools.cache
+def _random() -> frozenset[str]:
+    """The sources that the rule random fixes."""
+    calls = {rule.call for rule in policy.added("random") if rule.kind == "random"}
+    return frozenset(calls | {file.path for file in policy.files("time +random")})
+
+
+def _for_keys(read: Read) -> str:
+    """What to say of random numbers that the built-in rule of the program keeps real; "" of any other read."""
+    if read.source not in _random():
+        return ""
+    try:
+        arguments = shlex.split(read.arguments)
+    except ValueError:  # they are cut short within quotes
+        arguments = read.arguments.split()
+    rule = programs.table().decide(read.program, lambda: (read.program, *arguments))
+    return "no policy fixes it, its random numbers are for keys" if rule.random == "real" else ""
