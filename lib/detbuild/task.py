@@ -281,14 +281,23 @@ def ended(e: Any) -> None:
         bb.error(f"{task}: {error}")
         return
     audit.observed = _only_observed(d, task)
-    _record(d, task).write_text(audit.to_json())
+    _keep(d, task, audit)
     try:
-        audits.keep(_collected(d, task), audit)
+        _summarise(e, audit)
     except OSError as error:
-        bb.warn(f"{task}: its audit is not in DETBUILD_AUDIT_DIR, but beside its log: {error}")
-    _summarise(e, audit)
+        bb.warn(f"{task}: its log does not sum its audit up: {error}")
     if audit.degraded and succeeded and not audit.observed:
         _degrade(e, marks, tuple(f"{gap.kind}: {gap.detail}" for gap in sorted(audit.gaps)))
+
+
+def _keep(d: Any, task: str, audit: Audit) -> None:
+    """Both places get the record whole or not at all, and the task ends as it would have without."""
+    places = {"beside its log": audits.Place(_record(d, task)), "in DETBUILD_AUDIT_DIR": _collected(d, task)}
+    for name, place in places.items():
+        try:
+            audits.keep(place, audit)
+        except OSError as error:
+            bb.warn(f"{task}: its audit is not {name}: {error}")
 
 
 def _summarise(e: Any, audit: Audit) -> None:
@@ -309,7 +318,10 @@ def _degrade(e: Any, marks: Marks, why: tuple[str, ...]) -> None:
     if bb.utils.to_boolean(d.getVar("DETBUILD_REQUIRE")):
         _fail(e, f'{task} did not run in a whole session, which DETBUILD_REQUIRE = "1" asks for: {"; ".join(why)}')
     bb.note(f"detbuild: degraded: {'; '.join(why)}")
-    marks.degrade(_mark(d, task, why=why), d.getVar("T"))
+    try:
+        marks.degrade(_mark(d, task, why=why), d.getVar("T"))
+    except OSError as error:
+        _fail(e, f"{task} did not run in a whole session, and nothing would keep it out of sstate: {error}")
 
 
 def _fail(e: Any, sentence: str) -> NoReturn:

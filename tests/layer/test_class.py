@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from detbuild import audits, epoch, policy, session, surroundings
 from detbuild.audit import FIXED, HEAP_KEY, LEAKED, PASSED, TASK, Audit, Gap, Read
 from detbuild.errors import EngineDied
 from detbuild.exposure import LIBC, OWN, Exposure, kind
+from detbuild.marks import Marks
 
 TOP = Path(__file__).resolve().parents[2]
 CORE = TOP / "examples" / "meta-quickstart"
@@ -182,6 +184,39 @@ def test_an_audit_that_cannot_be_collected_is_a_warning(layer: Layer) -> None:
     assert result.exit_code == 0
     assert [line for line in warnings(result) if "its audit is not in DETBUILD_AUDIT_DIR" in line]
     assert layer.record("x")["reads"]
+
+
+def test_a_record_and_a_summary_that_cannot_be_written_are_warnings_and_leave_nothing(layer: Layer) -> None:
+    layer.recipe(
+        "x",
+        'python do_compile() {\n    os.mkdir(d.expand("${T}/detbuild.do_compile.json"))\n'
+        '    log = d.getVar("BB_LOGFILE")\n    os.unlink(log)\n'
+        '    os.symlink("/sys/devices/system/cpu/online", log)\n}\n',
+    )
+    result = layer.run("x")
+    assert result.exit_code == 0
+    names = [type(event).__name__ for event in result["x:do_compile"].events]
+    assert "TaskSucceeded" in names
+    assert [line.partition(": do_compile: ")[2].partition(":")[0] for line in warnings(result)] == [
+        "its audit is not beside its log",
+        "its log does not sum its audit up",
+    ]
+    assert not list(layer.logs("x").glob(".detbuild.*"))
+    assert sorted(collected(layer)) == ["x.do_compile.json"]
+
+
+def test_a_degraded_session_that_cannot_be_marked_fails_its_task(
+    layer: Layer, ends: Callable[[Audit | EngineDied], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(Marks, "degrade", full)
+    ends(GAP)
+    layer.recipe("x")
+    result = layer.run("x")
+    assert result.exit_code == 1
+    _failed_at_its_end(result, "nothing would keep it out of sstate: [Errno 28] no space left")
 
 
 def test_the_tasks_own_python_sees_the_real_time_and_is_reported(layer: Layer) -> None:
