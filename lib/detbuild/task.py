@@ -23,7 +23,7 @@ import bb.parse
 import bb.utils
 
 from detbuild import audits, exposure, policy, recipe, rulefile, session, surroundings
-from detbuild.audit import FIXED, LEAKED, Audit
+from detbuild.audit import FIXED, LEAKED, Audit, Gap
 from detbuild.errors import DetbuildError, EngineDied, SessionError
 from detbuild.marks import Mark, Marks
 from detbuild.program import Program
@@ -273,15 +273,20 @@ def ended(e: Any) -> None:
     succeeded = isinstance(e, bb.build.TaskSucceeded)
     marks = Marks(d.getVar("DETBUILD_STATE"))
     marks.close(_tid(d, task))
+    attached = _attached.pop()
+    died = ""
     try:
-        audit = _attached.pop().close()
+        audit = attached.close()
     except EngineDied as error:
-        if succeeded:
-            _fail(e, f"{task}: {error}")
-        bb.error(f"{task}: {error}")
-        return
+        died = f"{task}: {error}"
+        audit = Audit(attached.engine, gaps={Gap("engine died", "what the task read is not on record"): 1})
     audit.observed = _only_observed(d, task)
     _keep(d, task, audit)
+    if died:
+        if succeeded:
+            _fail(e, died)
+        bb.error(died)
+        return
     try:
         _summarise(e, audit)
     except OSError as error:

@@ -723,6 +723,9 @@ def test_an_engine_that_died_fails_the_task_always(layer: Layer, ends: Callable[
     result = layer.run("x")
     assert result.exit_code == 1
     _failed_at_its_end(result, "the session's engine died")
+    (audit,) = collected(layer).values()
+    assert audit.to_dict() == layer.record("x")
+    assert [gap.kind for gap in audit.gaps] == ["engine died"]
     assert not list((layer.root / "build/cache/detbuild/open").iterdir())
 
 
