@@ -15,7 +15,7 @@ from detbuild.errors import DetbuildError
 ONE = Audit("tracer", 7, "time", reads={Read("/bin/a", "time", FIXED): 2})
 
 
-@pytest.mark.parametrize("recipe", ["zlib", "lib32-zlib", "python3.11", "a.do_b", "detbuildx"])
+@pytest.mark.parametrize("recipe", ["zlib", "lib32-zlib", "python3.11", "a.do_b", "detbuild", "detbuildx"])
 @pytest.mark.parametrize("multiconfig", ["", "default", "other"])
 def test_a_record_is_found_under_the_recipe_and_task_that_it_was_kept_for(
     tmp_path: Path, recipe: str, multiconfig: str
@@ -48,6 +48,16 @@ def test_a_record_that_cannot_replace_the_former_one_leaves_nothing(tmp_path: Pa
 def test_a_collection_is_found_from_every_directory_above_it(tmp_path: Path, top: str) -> None:
     audits.keep(audits.place(tmp_path / "build/tmp/deploy/detbuild-audit", "x", "do_compile"), ONE)
     assert [place.recipe for place in audits.find(tmp_path / top)] == ["x"]
+
+
+@pytest.mark.parametrize("top", ["farm", "build"])
+def test_a_recipe_called_detbuild_is_found_in_every_collection(tmp_path: Path, top: str) -> None:
+    directory = {"farm": tmp_path / "farm", "build": tmp_path / "build/tmp/deploy/detbuild-audit"}[top]
+    wheres = [audits.place(directory, "detbuild", "do_compile", multiconfig) for multiconfig in ("", "other")]
+    for where in wheres:
+        audits.keep(where, ONE)
+        assert audits.name(where.path) == where
+    assert audits.find(tmp_path / top) == wheres
 
 
 def test_the_collections_of_all_tmpdirs_of_a_build_directory_are_read(tmp_path: Path) -> None:

@@ -87,9 +87,10 @@ def collections(top: Path) -> list[Path]:
 def find(top: Path) -> list[Place]:
     """The records of all collections, or else those beside the logs of a work directory, by recipe and task."""
     if found := collections(top):
-        places = [place for collection in found for place in _collected(collection)]
+        files = {path for collection in found for path in _collected(collection)}
     else:
-        places = [*_collected(top), *_beside_logs(top)]
+        files = _collected(top) | _beside_logs(top)
+    places = [where for where in map(name, files) if where.recipe]
     return sorted(places, key=lambda where: (where.target, where.task, where.path))
 
 
@@ -100,23 +101,21 @@ def paths(top: Path) -> list[Path]:
 
 def name(path: Path) -> Place:
     """Of what a file is the record, by its name and where it is."""
+    above = path.absolute().parent
     beside = _BESIDE_LOG.fullmatch(path.name)
-    if beside:
-        recipe = path.absolute().parts[-4:-3]
+    if beside and above.name == "temp":  # elsewhere it is the record of a recipe called detbuild
+        recipe = above.parts[-3:-2]
         return Place(path, recipe[0] if recipe else "", beside[1])
     found = _COLLECTED.fullmatch(path.name)
     if not found:
         return Place(path)
-    above = path.absolute().parent
     return Place(path, found[1], found[2], above.name if above.parent.name == "mc" else "")
 
 
-def _collected(top: Path) -> list[Place]:
-    found = [*top.glob("*.do_*.json"), *top.glob("mc/*/*.do_*.json")]
-    visible = [path for path in found if not path.name.startswith((".", "detbuild.do_"))]
-    return [where for where in map(name, visible) if where.recipe]
+def _collected(top: Path) -> set[Path]:
+    found = {*top.glob("*.do_*.json"), *top.glob("mc/*/*.do_*.json")}
+    return {path for path in found if not path.name.startswith(".")}
 
 
-def _beside_logs(top: Path) -> list[Place]:
-    found = {path for depth in _DEPTHS for path in top.glob(f"{depth}detbuild.do_*.json")}
-    return [where for where in map(name, found) if where.recipe]
+def _beside_logs(top: Path) -> set[Path]:
+    return {path for depth in _DEPTHS for path in top.glob(f"{depth}detbuild.do_*.json")}
