@@ -346,6 +346,19 @@ def test_an_audit_that_cannot_be_written_stops_the_command_before_it_starts(
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.parametrize("engine", ["auto", "nosuch"])
+def test_no_empty_audit_is_left_of_a_command_that_did_not_run(
+    engine: str, tmp_path: Path, detbuild_run: list[str]
+) -> None:
+    file = tmp_path / "audit.json"
+    file.write_text("a former run's")
+    result = with_audit([*detbuild_run[:-1], "--engine", engine, "--"], str(file), "/nonesuch/program")
+    assert result.returncode == (127 if engine == "auto" else 125)
+    assert not file.exists()
+    assert with_audit(detbuild_run, "/dev/null", "/nonesuch/program").returncode == 127
+    assert Path("/dev/null").is_char_device()
+
+
 class Terminal:
     """A program on a terminal of its own, as its session's leader."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -57,10 +58,14 @@ def run(args: argparse.Namespace) -> int:
         raise DetbuildError(str(error), remedy="give whole seconds since 1970") from error
     if args.audit not in (None, "-"):
         _write(args.audit, "")  # what cannot be written is known before the build, not after it
-    select.choose(args.engine, terms.policy)
     try:
+        select.choose(args.engine, terms.policy)
         status, audit = Foreground(terms, args.engine).run(args.command)
+    except DetbuildError:
+        _take_back(args.audit)
+        raise
     except OSError as error:
+        _take_back(args.audit)
         print(f"detbuild: cannot execute {args.command[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
     _report(audit, args.audit)
@@ -89,6 +94,13 @@ def _report(audit: Audit, file: str | None) -> None:
         for note in audit.outlived():
             print(f"detbuild: note: {note}", file=sys.stderr)
     sys.stderr.flush()
+
+
+def _take_back(file: str | None) -> None:
+    """No record is better than an empty one."""
+    if file and os.path.isfile(file):
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.realpath(file))
 
 
 def _write(path: str, text: str) -> None:
