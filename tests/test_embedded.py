@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -145,12 +146,16 @@ def test_a_daemon_that_a_task_leaves_behind_does_not_hold_the_build(layer: Layer
     # It keeps every descriptor that it was forked with, the pipe to us among them.
     layer.recipe(
         "x",
-        "python do_compile() {\n    import time\n    if os.fork() == 0:\n"
-        "        os.setsid()\n        time.sleep(300)\n        os._exit(0)\n}",
+        "python do_compile() {\n    import time\n    pid = os.fork()\n    if pid == 0:\n"
+        "        os.setsid()\n        time.sleep(300)\n        os._exit(0)\n"
+        "    with open(d.expand('${TOPDIR}/daemon'), 'w') as file:\n        file.write(str(pid))\n}",
     )
     started = time.monotonic()
-    assert layer.run("x").exit_code == 0
-    assert time.monotonic() - started < 60
+    try:
+        assert layer.run("x").exit_code == 0
+        assert time.monotonic() - started < 60
+    finally:
+        os.kill(int((layer.root / "build/daemon").read_text()), signal.SIGKILL)
 
 
 def test_independent_tasks_run_at_once(layer: Layer) -> None:

@@ -256,12 +256,13 @@ def test_a_daemon_does_not_hold_its_end_and_stays_in_the_session(tmp_path: Path,
         [*detbuild_run, *shell(f"{daemon} echo done")],
         check=True, capture_output=True, text=True, timeout=120, cwd=tmp_path,
     )  # fmt: skip
+    early = (tmp_path / "late").exists()
+    (tmp_path / "go").write_text("go\n")
+    assert not early
     shell_path = os.path.realpath("/bin/sh")
     assert result.stderr == (
         f"detbuild: note: {shell_path} still ran at the session's end, and what it read later is not on record\n"
     )
-    assert not (tmp_path / "late").exists()
-    (tmp_path / "go").write_text("go\n")
     assert wait_for((tmp_path / "late").exists)
     assert (tmp_path / "late").read_text() == f"{EPOCH}\n"
 

@@ -133,13 +133,14 @@ def framed(body: bytes) -> bytes:
 
 @contextlib.contextmanager
 def child(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that waits until it is killed."""
-    process = subprocess.Popen(command or ("sleep", "1000"))
+    """A process that waits until it is killed, with all that it started."""
+    process = subprocess.Popen(command or ("sleep", "1000"), start_new_session=True)
     try:
         assert wait_for(lambda: _executes_no_more(process.pid))
         yield process
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
