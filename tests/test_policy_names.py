@@ -28,7 +28,6 @@ NO_READS = {
     "layout",  # a flag for programs to come
     "devices",  # the open of the device is counted
     "told",  # nobody was told another number
-    "terminal",
 }
 
 
