@@ -224,6 +224,14 @@ def kind(read: Read) -> str:
     return OWN if read.name == TASK else LEAKED
 
 
+def kinds(audit: Audit) -> Counter[str]:
+    """How many reads of each kind a record holds."""
+    counts: Counter[str] = Counter()
+    for read, count in audit.reads.items():
+        counts[kind(read)] += count
+    return counts
+
+
 def _observing(audit: Audit) -> bool:
     return audit.policy.partition(" ")[0] == "observe"
 

@@ -35,6 +35,15 @@ class Mark:
         """As BitBake's run queue and BB_TASKDEPDATA name the task."""
         return f"{self.file}:{self.task}"
 
+    def killed(self, exit_code: int) -> str:
+        """What to say where the task ended with its session open."""
+        return (
+            f"{self.recipe}: {self.task} ended with exit code {exit_code} while its session was open, and the "
+            f"session's engine ({self.engine}, process {self.engine_pid}) is gone too. One of them was killed, by a "
+            "person or because the machine ran out of memory (see dmesg), and the other goes with it, so that nothing "
+            "runs on unfixed. Build again, with fewer BB_NUMBER_THREADS if memory was short"
+        )
+
 
 class Marks:
     """The marks of a build directory. ``directory`` is made when first written to."""

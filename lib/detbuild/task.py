@@ -11,7 +11,6 @@ import contextlib
 import copy
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -308,9 +307,7 @@ def _keep(d: Any, task: str, audit: Audit) -> None:
 def _summarise(e: Any, audit: Audit) -> None:
     if not e.logfile or not os.path.exists(e.logfile):
         return
-    counts: Counter[str] = Counter()
-    for read, count in audit.reads.items():
-        counts[exposure.kind(read)] += count
+    counts = exposure.kinds(audit)
     with open(e.logfile, "a", encoding="utf-8") as log:
         log.write(f"NOTE: detbuild: {counts[FIXED]} reads fixed, {counts[LEAKED]} leaked\n")
         log.writelines(f"NOTE: detbuild: {note}\n" for note in audit.outlived())
@@ -369,12 +366,7 @@ def observe(e: Any) -> None:
     else:
         mark = marks.close(e.taskid)
         if mark:
-            bb.error(
-                f"{mark.recipe}: {mark.task} ended with exit code {e.exitcode} while its session was open, and the "
-                f"session's engine ({mark.engine}, process {mark.engine_pid}) is gone too. One of them was killed, by "
-                "a person or because the machine ran out of memory (see dmesg), and the other goes with it, so that "
-                "nothing runs on unfixed. Build again, with fewer BB_NUMBER_THREADS if memory was short"
-            )
+            bb.error(mark.killed(e.exitcode))
 
 
 def _report(d: Any, marks: list[Mark]) -> None:

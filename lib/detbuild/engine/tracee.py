@@ -82,6 +82,11 @@ class Process:
         self.origin = origin or Origin()
         self.listings = dict(listings or {})
 
+    def take_over(self, former: Process) -> None:
+        """Go on from the program that the same process ran before this one."""
+        self.extras, self.filters, self.devices = former.extras, former.filters, former.devices
+        self.counted, self.forked, self.executed = former.counted, former.forked, True
+
 
 class Pending:
     """A system call under way whose end the tracer waits for. ``finish`` gets the registers then.

@@ -210,9 +210,7 @@ class Tracer:
         """The process of a program that runs now, where another one of the same process may have run before."""
         process = Process(proc.program(tid), programs.DEFAULT, former.parent if former else None, pid=tid)
         if former:
-            process.extras, process.filters, process.devices = former.extras, former.filters, former.devices
-            process.counted = former.counted
-            process.forked, process.executed = former.forked, True
+            process.take_over(former)
         process.rule = self._programs.decide(process.executable, functools.partial(lineage.words, process))
         return process
 
