@@ -96,7 +96,7 @@ class Desk:
                 self._own_number(call, rule)
             elif rule.kind == DEVICE_KIND:
                 self._move(call, rule)
-            elif rule.kind in world.ANSWERED:
+            elif rule.kind in world.KINDS:
                 self._world(call, rule, abi)
             else:
                 self._detour(call, rule, abi)
@@ -205,8 +205,7 @@ class Desk:
 
         def answer(arguments: Sequence[int]) -> int | None:
             result = None if real else self._of_the_world(rule, abi, thread, arguments)
-            if rule.kind in world.KINDS:
-                self._count(key, rule.call, LEAKED if result is None else FIXED)
+            self._count(key, rule.call, LEAKED if result is None else FIXED)
             if result is not None:
                 self._drew(call.tid, thread.stream, draws)
             return result

@@ -24,7 +24,6 @@ from detbuild.policy import Policy, Rule
 from detbuild.program import Program
 
 KINDS = frozenset({"random", "order", "identity", "terminal"})
-ANSWERED = KINDS  # by a supervisor
 
 Count = Callable[[Thread, str, str], None]  # what a thread read, by which call, and the outcome
 
