@@ -130,12 +130,12 @@ def test_a_supervisor_in_a_pid_namespace_below_its_opener_is_refused_and_leaves_
 
 
 def test_whatever_breaks_while_rows_are_put_leaves_none(rows: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_pid: int, _tid: int) -> list[int]:
+    def broken(_pid: int | str) -> list[int]:
         if left(rows):
             raise RuntimeError("a bug of ours")
         return [1]
 
-    monkeypatch.setattr(kernel, "_numbers", broken)
+    monkeypatch.setattr(kernel, "numbers", broken)
     with child() as opener, child() as supervisor, pytest.raises(RuntimeError):
         opened(rows, opener.pid, supervisor.pid)
     assert left(rows) == {}

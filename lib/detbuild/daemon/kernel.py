@@ -25,9 +25,10 @@ from detbuild.daemon import loader, pins
 from detbuild.daemon.admission import Admission
 from detbuild.daemon.config import Settings
 from detbuild.daemon.loader import HEADERS, TRACING, source
+from detbuild.daemon.peers import numbers
 from detbuild.daemon.preemption import preempts, urgent
 from detbuild.errors import EngineUnavailable
-from detbuild.linux import bpf
+from detbuild.linux import bpf, proc
 from detbuild.linux.btf import VMLINUX
 
 SECOND = 1_000_000_000
@@ -84,7 +85,7 @@ class Kernel:
             try:
                 flags = layout.Flag.SPARED if spared else layout.Flag(0)
                 flags |= layout.Flag.OBSERVED if observes else layout.Flag(0)
-                level = len(_numbers(supervisor, supervisor)) - 1
+                level = len(numbers(supervisor)) - 1
                 row = layout.Session(epoch * SECOND, 1, self._missed(), supervisor, level, opener, devices=devices)
                 self._admit(session, row, flags | layout.Flag.EXEMPT)
                 self._admit_threads(session, row, tid)
@@ -100,7 +101,7 @@ class Kernel:
 
     def _admit(self, session: int, row: layout.Session, flags: layout.Flag) -> None:
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        process = layout.Process(born=_ticks(row.root), forked=now, session=session, flags=flags)
+        process = layout.Process(born=proc.start_time(row.root), forked=now, session=session, flags=flags)
         self._maps["sessions"].put(ctypes.c_uint32(session), row)
         self._maps["supervisors"].put(ctypes.c_uint32(row.supervisor), ctypes.c_uint32(session))
         self._maps["processes"].put(ctypes.c_uint32(row.root), process)
@@ -290,32 +291,21 @@ def _build(top: Path, generation: str, settings: Settings, fexit: bool) -> None:
     place.rename(top / generation)
 
 
-def _numbers(pid: int, tid: int) -> list[int]:
-    """A thread's numbers, from the first pid namespace to its own (proc(5), NSpid)."""
-    text = Path(f"/proc/{pid}/task/{tid}/status").read_text()
-    return [int(word) for word in text.partition("\nNSpid:")[2].partition("\n")[0].split()]
-
-
 def _number_at(level: int, pid: int, tid: int) -> int:
     """A thread's number in a pid namespace that it sees so far down. Raises OSError, EngineUnavailable."""
-    numbers = _numbers(pid, tid)
-    if level >= len(numbers):
+    known = numbers(f"{pid}/task/{tid}")
+    if level >= len(known):
         raise EngineUnavailable(
             f"process {pid} has no number in the pid namespace of its supervisor",
             cause="the supervisor lives in a namespace of its own",
             remedy="let it start in the process's own namespace",
         )
-    return numbers[level]
+    return known[level]
 
 
 def _is_of(row: layout.Process, pid: int) -> bool:
     """Whether a row is of the process that has the number now, rather than of one that had it before."""
     try:
-        return bool(_ticks(pid) * _TICK <= row.forked)
+        return bool(proc.start_time(pid) * _TICK <= row.forked)
     except OSError:
         return False
-
-
-def _ticks(pid: int) -> int:
-    """A process's start: with its pid, its identity."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
